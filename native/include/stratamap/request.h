@@ -50,12 +50,12 @@ typedef struct sm_frame {
 
 typedef struct sm_request {
   /* What is asked. Set by the issuer before submission, left alone by everyone after it. */
-  uint8_t op;      /* enum sm_op */
+  uint8_t op; /* enum sm_op */
   uint8_t reserved0;
-  uint16_t ioprio; /* the kernel's 16-bit I/O priority; 0: none given. Copied by clone */
-  uint32_t flags;  /* enum sm_flag. Copied by clone */
-  uint64_t offset; /* bytes from the start of the target */
-  uint64_t length; /* bytes; 0 for a flush */
+  uint16_t ioprio;         /* the kernel's 16-bit I/O priority; 0: none given. Copied by clone */
+  uint32_t flags;          /* enum sm_flag. Copied by clone */
+  uint64_t offset;         /* bytes from the start of the target */
+  uint64_t length;         /* bytes; 0 for a flush */
   const struct iovec *iov; /* the data; null where there is none. Its segments add up to `length` */
   uint32_t iov_count;      /* at most SM_IOV_MAX */
 
@@ -63,8 +63,8 @@ typedef struct sm_request {
   int32_t status; /* 0, or a negative errno. A request succeeds as a whole or fails as a whole */
 
   /* Who it is. */
-  uint64_t serial;         /* the host's plain counter, unique in the host, never 0. Copied by clone, new for fresh */
-  struct sm_disk *disk;    /* the target above, null below */
+  uint64_t serial;          /* the host's plain counter, unique in the host, never 0. Copied by clone, new for fresh */
+  struct sm_disk *disk;     /* the target above, null below */
   struct sm_device *device; /* the target below, null above; set by sm_device_submit */
 
   /* What the host carries and never reads. Zero at allocation; copied by clone. */

@@ -20,7 +20,7 @@ typedef struct sm_task {
 } sm_task;
 
 typedef struct sm_timer {
-  uint64_t due;   /* the host's */
+  uint64_t due;    /* the host's */
   size_t position; /* the host's; 0 while not armed. Zero-initialise */
   void (*run)(struct sm_timer *timer);
 } sm_timer;
@@ -57,11 +57,11 @@ struct sm_services {
    * length `length`, its iov is that part of the parent's (null where the parent has none), and it carries the
    * parent's ioprio, flags, serial, private_data, spare and extension. fresh: a child that carries nothing, with a
    * serial of its own. Both leave the offset to the caller, who also may point iov elsewhere (at a copy; the
-   * array must live until completion), push frames, and then calls sm_device_submit. Both return null while the pool
-   * has no request left. `wait` runs a task after a request or a buffer has been given back, in the order of the calls;
-   * the task tries again, and waits again if need be. A child is released by its own bottom frame or later; until then
-   * it takes a place in the pool, so release as soon as it is done, not when its siblings are. Children may outlive
-   * their parent. */
+   * array must live until completion) or change the op, push frames, and then calls sm_device_submit. Both return null
+   * while the pool has no request left. `wait` runs a task after a request or a buffer has been given back, in the
+   * order of the calls; the task tries again, and waits again if need be; it cannot be taken back. A child is released
+   * by its own bottom frame or later; until then it takes a place in the pool, so release as soon as it is done, not
+   * when its siblings are. Children may outlive their parent. */
   sm_request *(*clone)(const sm_services *self, const sm_request *parent, uint64_t from, uint64_t length);
   sm_request *(*fresh)(const sm_services *self);
   void (*wait)(const sm_services *self, sm_task *task);

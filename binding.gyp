@@ -1,0 +1,42 @@
+{
+  "variables": {
+    "liburing": "<!(sh native/liburing.sh)"
+  },
+  "targets": [
+    {
+      "target_name": "stratamap_native",
+      "sources": [
+        "<!@(node -p \"Object.values(require('./native/sources.json')).flat().map((path) => 'native/' + path).join(' ')\")"
+      ],
+      "include_dirs": [
+        "native",
+        "native/host",
+        "native/include",
+        "<!(node -p \"require('node-addon-api').include_dir\")"
+      ],
+      "defines": ["NAPI_VERSION=9", "NAPI_CPP_EXCEPTIONS"],
+      "cflags_cc!": ["-fno-exceptions", "-fno-rtti", "-std=gnu++17", "-std=gnu++20"],
+      "cflags": ["-O2", "-fvisibility=hidden", "-Wno-missing-field-initializers"],
+      "cflags_cc": ["-std=c++20", "-fexceptions", "-fvisibility-inlines-hidden"],
+      "ldflags": ["-Wl,--exclude-libs,ALL"],
+      "libraries": ["-ldl", "-pthread"],
+      "configurations": {
+        "Release": {
+          "cflags!": ["-O3"]
+        }
+      },
+      "conditions": [
+        [
+          "liburing!=''",
+          {
+            "defines": ["SM_HAVE_URING=1"],
+            "libraries": ["<(liburing)"]
+          },
+          {
+            "defines": ["SM_HAVE_URING=0"]
+          }
+        ]
+      ]
+    }
+  ]
+}

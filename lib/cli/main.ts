@@ -1,0 +1,19 @@
+#!/usr/bin/env node
+// The program `stratamap`.
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { Command } from 'commander';
+import { demoCommand } from './demo/command.js';
+
+const { version, description } = JSON.parse(readFileSync(path.join(__dirname, '../../package.json'), 'utf8'));
+
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error; // whoever read the output has seen enough
+});
+
+new Command('stratamap')
+  .description(description)
+  .version(version)
+  .showHelpAfterError('(see --help)')
+  .addCommand(demoCommand())
+  .parseAsync();

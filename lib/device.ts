@@ -1,0 +1,119 @@
+// Physical devices.
+import * as check from './arguments.js';
+import { wrongType } from './errors.js';
+import { Handle } from './handle.js';
+import { type DeviceFacts, type DeviceHandle, type HostHandle, native } from './native.js';
+
+/** `uring`: io_uring, past the page cache where possible; `posix`: a pool of threads; `null`: a size and no data. */
+export type Driver = 'uring' | 'posix' | 'null';
+const DRIVERS = ['uring', 'posix', 'null'] as const satisfies readonly Driver[];
+
+interface CommonDeviceOptions {
+  /** How events and the map call it; unique in the host. */
+  name: string;
+}
+
+export interface RealDeviceOptions extends CommonDeviceOptions {
+  /** A block device or a regular file. */
+  path: string;
+  /** Default `uring`. Where the kernel refuses io_uring, `posix` serves: see `device.driver` and `host.notices`. */
+  driver?: 'uring' | 'posix' | undefined;
+  /** Others may use the device at the same time: nothing on it is ever `mapped` then. Default false: exclusively. */
+  shared?: boolean | undefined;
+  readOnly?: boolean | undefined;
+  /** Past the page cache (O_DIRECT) where possible. Default true. */
+  direct?: boolean | undefined;
+}
+
+export interface NullDeviceOptions extends CommonDeviceOptions {
+  driver: 'null';
+  /** Bytes. */
+  size: number;
+}
+
+export type DeviceOptions = RealDeviceOptions | NullDeviceOptions;
+
+let handleOf: (device: Device) => DeviceHandle;
+
+class Device extends Handle {
+  static {
+    handleOf = (device) => device.#handle;
+  }
+  readonly #handle: DeviceHandle;
+  readonly name: string;
+  readonly path: string;
+  /** The driver that serves, which may not be the one asked for. */
+  readonly driver: Driver;
+  /** Bytes. */
+  readonly size: number;
+  /** Bytes: offsets and lengths on the device are multiples of it. */
+  readonly blockSize: number;
+  /** Whether I/O goes past the page cache. */
+  readonly direct: boolean;
+  readonly shared: boolean;
+  readonly readOnly: boolean;
+  /** Whether discards reach the medium. */
+  readonly discard: boolean;
+
+  constructor(handle: DeviceHandle, name: string, facts: DeviceFacts) {
+    super();
+    this.#handle = handle;
+    this.name = name;
+    this.path = facts.path;
+    this.driver = facts.driver as Driver;
+    this.size = facts.size;
+    this.blockSize = facts.blockSize;
+    this.direct = facts.direct;
+    this.shared = facts.shared;
+    this.readOnly = facts.readOnly;
+    this.discard = facts.discard;
+  }
+
+  protected override get rank(): number {
+    return 2;
+  }
+
+  protected override describe() {
+    return { layer: 'device', what: `device ${this.name}`, details: { device: this.name } };
+  }
+
+  protected override closeNative(): Promise<void> {
+    return native.closeDevice(this.#handle);
+  }
+}
+
+export type { Device };
+
+export function deviceHandles(devices: readonly Device[]): DeviceHandle[] {
+  if (!Array.isArray(devices) || devices.length === 0)
+    throw wrongType('devices must be an array of at least one device');
+  return devices.map((device) => {
+    if (!(device instanceof Device)) throw wrongType('devices must be what host.openDevice has opened');
+    return handleOf(device);
+  });
+}
+
+export function openDevice(host: HostHandle, options: DeviceOptions): Promise<Device> {
+  const given: Partial<RealDeviceOptions & { size: number }> & { driver?: Driver } = check.object(
+    options,
+    'options',
+  ) as never;
+  const name = check.name(given.name, 'name');
+  const driver = check.oneOf(given.driver ?? 'uring', 'driver', DRIVERS);
+  const shared = check.boolean(given.shared ?? false, 'shared');
+  const readOnly = check.boolean(given.readOnly ?? false, 'readOnly');
+  const direct = check.boolean(given.direct ?? true, 'direct');
+  let path = '';
+  let size = 0;
+  if (driver === 'null') {
+    if (given.path !== undefined) throw wrongType('a null device has a size and no path', 'ERR_INVALID_ARG_VALUE');
+    size = check.integer(given.size, 'size', 1);
+  } else {
+    if (given.size !== undefined)
+      throw wrongType(`a ${driver} device has the size of its path`, 'ERR_INVALID_ARG_VALUE');
+    path = check.string(given.path, 'path');
+  }
+  return native
+    .openDevice(host, name, path, driver, shared, readOnly, size, direct)
+    .then(({ handle, info }) => new Device(handle, name, info));
+}

@@ -1,0 +1,5 @@
+// The same for `import`: it wraps the one CommonJS build, so that both module systems share one native state. Named one
+// by one, because `export *` would also give what Node adds to a CommonJS module's names (`__esModule`, …).
+
+export type * from './index.js';
+export { AbortError, attachLoop, openHost, openMap, runWorkload, StratamapError } from './index.js';

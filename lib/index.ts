@@ -1,0 +1,46 @@
+// Everything that the package exports.
+export type { Completion, CompletionBatch, CompletionRecord, Operation, Piece } from './completions.js';
+export type { Device, DeviceOptions, Driver, NullDeviceOptions, RealDeviceOptions } from './device.js';
+export type { Disk, IoOptions, WriteOptions } from './disk.js';
+export { AbortError, type ErrorDetails, type StratamapCode, StratamapError } from './errors.js';
+export { type Host, type HostOptions, openHost } from './host.js';
+export { attachLoop, type LoopDevice, type LoopOptions } from './loop.js';
+export {
+  type AddressMap,
+  type DeviceLedger,
+  type DiskReference,
+  type Extent,
+  type Ledger,
+  type Owner,
+  openMap,
+  type Place,
+  type State,
+  type Tally,
+  type UnmappedReason,
+} from './map.js';
+export type {
+  Association,
+  CompletionOptions,
+  Correlation,
+  Probe,
+  ProbeOptions,
+  ProbeStats,
+} from './probe.js';
+export type {
+  CreateDiskOptions,
+  DiskEntry,
+  DiskName,
+  FormatOptions,
+  Volume,
+  VolumeOptions,
+  VolumeSettings,
+  VolumeType,
+} from './volume.js';
+export {
+  type HistogramBucket,
+  type Latency,
+  type Pattern,
+  runWorkload,
+  type WorkloadOptions,
+  type WorkloadResult,
+} from './workload.js';

@@ -1,0 +1,210 @@
+// The addon, and what it exports. Nothing else loads it.
+import path from 'node:path';
+import nodeGypBuild from 'node-gyp-build';
+import { makeError } from './errors.js';
+
+declare const brand: unique symbol;
+/** What the addon knows a thing by. */
+export interface Handle<Kind extends string> {
+  readonly [brand]: Kind;
+}
+export type HostHandle = Handle<'host'>;
+export type DeviceHandle = Handle<'device'>;
+export type VolumeHandle = Handle<'volume'>;
+export type DiskHandle = Handle<'disk'>;
+export type LoopHandle = Handle<'loop'>;
+export type WorkloadHandle = Handle<'workload'>;
+export type MapHandle = Handle<'map'>;
+export type ProbeHandle = Handle<'probe'>;
+
+export interface DeviceFacts {
+  path: string;
+  driver: string;
+  size: number;
+  blockSize: number;
+  direct: boolean;
+  shared: boolean;
+  readOnly: boolean;
+  discard: boolean;
+}
+
+export interface OpenedDisk {
+  handle: DiskHandle;
+  size: number;
+  blockSize: number;
+}
+
+export interface NativeWorkloadOptions {
+  pattern: string;
+  blockSize: number;
+  queueDepth: number;
+  seconds: number;
+  operations: number;
+  seed: number;
+  verify: boolean;
+  offset: number;
+  length: number;
+  readPercent: number;
+  discardPercent: number;
+  zeroesPercent: number;
+  flushPercent: number;
+}
+
+export interface NativeWorkloadResult {
+  operations: number;
+  bytes: number;
+  errors: number;
+  mismatches: number;
+  reads: number;
+  writes: number;
+  discards: number;
+  zeroes: number;
+  flushes: number;
+  verifiedBytes: number;
+  elapsed: number;
+  cpu: number;
+  firstError?: { code: string; offset: number };
+  firstMismatch?: string;
+  latency: { p50: number; p90: number; p99: number; p999: number; max: number };
+  histogram: Float64Array;
+}
+
+export interface NativeTally {
+  operations: number;
+  bytes: number;
+}
+
+export interface NativeProbeState {
+  learning: boolean;
+  recorded: number;
+  unrecorded: number;
+  evidenceLost: number;
+  taintOverflow: number;
+  losses: number;
+  eventsDropped: number;
+}
+
+export interface Native {
+  setErrorFactory(factory: typeof makeError): void;
+  /** Closes every host of this environment, and waits for it. */
+  shutDown(): void;
+
+  attachLoop(
+    file: string,
+    directIo: boolean,
+    readOnly: boolean,
+    autoclear: boolean,
+    blockSize: number,
+  ): Promise<{ handle: LoopHandle; path: string; directIo: boolean }>;
+  detachLoop(loop: LoopHandle): Promise<void>;
+
+  openHost(threads: number, requests: number, bufferBytes: number, uring: boolean): Promise<HostHandle>;
+  hostNotices(host: HostHandle): string[];
+  closeHost(host: HostHandle): Promise<void>;
+  volumeTypes(): string[];
+  deviceDrivers(): string[];
+
+  openDevice(
+    host: HostHandle,
+    name: string,
+    path: string,
+    driver: string,
+    shared: boolean,
+    readOnly: boolean,
+    size: number,
+    direct: boolean,
+  ): Promise<{ handle: DeviceHandle; info: DeviceFacts }>;
+  closeDevice(device: DeviceHandle): Promise<void>;
+
+  formatVolume(
+    host: HostHandle,
+    type: string,
+    devices: DeviceHandle[],
+    options: string[],
+    force: boolean,
+  ): Promise<void>;
+  openVolume(
+    host: HostHandle,
+    name: string,
+    type: string,
+    devices: DeviceHandle[],
+    options: string[],
+  ): Promise<VolumeHandle>;
+  closeVolume(volume: VolumeHandle): Promise<void>;
+  listDisks(volume: VolumeHandle): Promise<{ vm: string; name: string; size: number }[]>;
+  deleteDisk(volume: VolumeHandle, vm: string, name: string): Promise<void>;
+  createDisk(volume: VolumeHandle, vm: string, name: string, size: number): Promise<OpenedDisk>;
+  openDisk(volume: VolumeHandle, vm: string, name: string): Promise<OpenedDisk>;
+  resizeDisk(disk: DiskHandle, size: number): Promise<number>;
+  closeDisk(disk: DiskHandle): Promise<void>;
+
+  diskIo<T>(
+    disk: DiskHandle,
+    op: number,
+    offset: number,
+    length: number,
+    flags: number,
+    views: T,
+    token: number,
+  ): Promise<T>;
+  abortIo(token: number): void;
+
+  startWorkload(
+    disk: DiskHandle,
+    options: NativeWorkloadOptions,
+  ): { handle?: WorkloadHandle; result: Promise<NativeWorkloadResult> };
+  stopWorkload(workload: WorkloadHandle): void;
+
+  openMap(): MapHandle;
+  /** Words: diskOffset, length, flags, places; device and offset of each place. */
+  mapLocate(map: MapHandle, vm: string, disk: string, offset: number, length: number): Float64Array;
+  mapExtents(map: MapHandle, vm: string, disk: string, from: number, limit: number): Float64Array;
+  /** Words: offset, length, flags, disk, diskOffset. */
+  mapOwners(map: MapHandle, device: string, offset: number, length: number): Float64Array;
+  /** The names of the keys from `from` on. */
+  mapDisks(map: MapHandle, from: number): { vm: string; name: string }[];
+  mapDevices(map: MapHandle, from: number): string[];
+  mapLedger(map: MapHandle): {
+    devices: Record<string, Record<string, NativeTally>>;
+    unmapped: Record<string, NativeTally>;
+  };
+
+  attachProbe(
+    host: HostHandle,
+    map: MapHandle,
+    association: string,
+    correlation: string,
+    capacity: number,
+  ): Promise<ProbeHandle>;
+  /** Timeout in ns. False: something was still inside. */
+  detachProbe(probe: ProbeHandle, timeout: number): Promise<boolean>;
+  probeListen(probe: ProbeHandle, words: number): void;
+  probeUnlisten(probe: ProbeHandle): void;
+  /** How many words were copied: whole records. */
+  probeDrain(probe: ProbeHandle, to: Float64Array): number;
+  probeWait(probe: ProbeHandle): Promise<void>;
+  probeState(probe: ProbeHandle): NativeProbeState;
+  associations(): Record<string, { carrier: string; correlations: string[] }>;
+}
+
+/** The package's root, from lib/ as from dist/. */
+const root = path.join(__dirname, '..');
+
+function load(): Native {
+  try {
+    return nodeGypBuild(root) as Native;
+  } catch (cause) {
+    const system = `${process.platform}-${process.arch}, Node ${process.versions.node}`;
+    throw new Error(
+      `stratamap cannot load its native addon (${system}): ${cause instanceof Error ? cause.message : cause}. ` +
+        'It runs on Linux. Where no prebuilt binary fits, build one: install a C++20 compiler, make and Python 3 ' +
+        '(with liburing-dev for io_uring), then run `npm rebuild stratamap`',
+      { cause },
+    );
+  }
+}
+
+export const native = load();
+native.setErrorFactory(makeError);
+// process.exit ends the process without ending its environment: close in order what is still open.
+process.once('exit', () => native.shutDown());

@@ -1,0 +1,129 @@
+// Volumes: the opaque layer between virtual disks and devices.
+import * as check from './arguments.js';
+import { type Device, deviceHandles } from './device.js';
+import { type Disk, makeDisk } from './disk.js';
+import { wrongType } from './errors.js';
+import { Handle } from './handle.js';
+import { type HostHandle, native, type VolumeHandle } from './native.js';
+
+/** `extent`, `stripe`, or the path of a shared object, ending in `.so`. */
+export type VolumeType = 'extent' | 'stripe' | (string & {});
+/** Settings of the volume, by name. */
+export type VolumeSettings = Readonly<Record<string, string | number | boolean>>;
+
+export interface FormatOptions {
+  type: VolumeType;
+  devices: readonly Device[];
+  options?: VolumeSettings | undefined;
+  /** Also where a device carries the signature of something else, which is lost then. Default false. */
+  force?: boolean | undefined;
+}
+
+export interface VolumeOptions {
+  name: string;
+  type: VolumeType;
+  /** In the order in which they were formatted. */
+  devices: readonly Device[];
+  options?: VolumeSettings | undefined;
+}
+
+export interface DiskName {
+  vm: string;
+  name: string;
+}
+
+export interface CreateDiskOptions extends DiskName {
+  /** Bytes, a multiple of the block size. */
+  size: number;
+}
+
+export interface DiskEntry extends DiskName {
+  size: number;
+}
+
+class Volume extends Handle {
+  readonly #handle: VolumeHandle;
+  readonly name: string;
+  readonly type: VolumeType;
+
+  constructor(handle: VolumeHandle, name: string, type: VolumeType) {
+    super();
+    this.#handle = handle;
+    this.name = name;
+    this.type = type;
+  }
+
+  /** Creates a disk, and opens it. */
+  async createDisk(options: CreateDiskOptions): Promise<Disk> {
+    const { vm, name } = this.#diskName(options);
+    const size = check.integer(options.size, 'size', 1);
+    return this.adopt(native.createDisk(this.#handle, vm, name, size).then((opened) => makeDisk(vm, name, opened)));
+  }
+
+  /** Opens a disk that there is. It can be open once at a time. */
+  async openDisk(options: DiskName): Promise<Disk> {
+    const { vm, name } = this.#diskName(options);
+    return this.adopt(native.openDisk(this.#handle, vm, name).then((opened) => makeDisk(vm, name, opened)));
+  }
+
+  async listDisks(): Promise<DiskEntry[]> {
+    this.use();
+    return native.listDisks(this.#handle);
+  }
+
+  /** Deletes a disk, which must not be open, and gives its space back. */
+  async deleteDisk(options: DiskName): Promise<void> {
+    const { vm, name } = this.#diskName(options);
+    return native.deleteDisk(this.#handle, vm, name);
+  }
+
+  #diskName(options: DiskName): DiskName {
+    this.use();
+    const { vm, name } = check.object(options, 'options');
+    return { vm: check.name(vm, 'vm'), name: check.name(name, 'name') };
+  }
+
+  protected override get rank(): number {
+    return 1;
+  }
+
+  protected override describe() {
+    return { layer: 'volume', what: `volume ${this.name}` };
+  }
+
+  protected override closeNative(): Promise<void> {
+    return native.closeVolume(this.#handle);
+  }
+}
+
+export type { Volume };
+
+/** Key, value, key, value. */
+function settings(options: VolumeSettings | undefined): string[] {
+  return Object.entries(check.object(options ?? {}, 'options')).flatMap(([key, value]) => {
+    if (!['string', 'number', 'boolean'].includes(typeof value)) {
+      throw wrongType(`options.${key} must be a string, number or boolean`);
+    }
+    return [check.string(key, 'a key of options'), check.string(String(value), `options.${key}`)];
+  });
+}
+
+function typeOf(type: unknown): string {
+  const given = check.string(type, 'type');
+  if (given.length === 0) throw wrongType('type is empty', 'ERR_INVALID_ARG_VALUE');
+  return given;
+}
+
+export function formatVolume(host: HostHandle, options: FormatOptions): Promise<void> {
+  const { type, devices, options: given, force = false } = check.object(options, 'options');
+  check.boolean(force, 'force');
+  return native.formatVolume(host, typeOf(type), deviceHandles(devices), settings(given), force);
+}
+
+export function openVolume(host: HostHandle, options: VolumeOptions): Promise<Volume> {
+  const { name, type, devices, options: given } = check.object(options, 'options');
+  check.name(name, 'name');
+  return native
+    .openVolume(host, name, typeOf(type), deviceHandles(devices), settings(given))
+    .then((handle) => new Volume(handle, name, type));
+}

@@ -1,0 +1,116 @@
+// What JavaScript's handles point to. A handle is a Napi::External that owns one shared_ptr; the TypeScript classes
+// keep it private, and hold their parents, so that a host goes away only when nothing of it can be reached.
+//
+// Thread contract: the JavaScript thread, but for what jobs do to `host` under `busy`. Invariant: `host` is destroyed
+// under `busy`, and on the JavaScript thread nobody follows a device, volume or disk without asking HostBox::open().
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "binding/node_api.h"
+#include "host/host.h"
+#include "intercept/probe.h"
+
+namespace sm::binding {
+
+class Environment;
+class Job;
+struct DiskBox;
+
+// A workload that runs: it must end before its host does.
+class Guest {
+ public:
+  explicit Guest(const DiskBox* disk) : disk(disk) {}
+  virtual ~Guest() = default;
+  virtual void stop() = 0;  // soon
+  virtual void end() = 0;   // blocks until the host is free of it
+  const DiskBox* const disk;
+};
+
+class HostBox : public std::enable_shared_from_this<HostBox> {
+ public:
+  HostBox(Environment& environment, std::unique_ptr<Host> host);
+  ~HostBox();
+
+  bool open() const { return host != nullptr; }
+  // Runs jobs one at a time, in the order of the calls, and never has more than one of libuv's threads.
+  void enqueue(Job* job);
+  void finished();  // the running job has settled
+  // Ends guests, detaches probes, closes the host, waits for what is in flight. Idempotent.
+  void shutDown();
+  Failure closeUnderLock();  // of these, what a job may do: `busy` is held, guests have ended
+  // The environment ends: nothing is left of it to tell.
+  void orphan() { environment_ = nullptr; }
+
+  // Sentences for the user beside the host's own: from any thread.
+  void note(std::string sentence);
+  std::vector<std::string> notes() const;
+
+  std::unordered_set<Guest*> guests;
+
+  // --- under `busy`, which is held while a job runs. `host` may be asked for null on the JavaScript thread.
+  std::mutex busy;
+  std::unique_ptr<Host> host;
+  std::vector<sm_device*> devices;
+  std::vector<Volume*> volumes;
+  std::vector<VirtualDisk*> disks;
+  std::vector<Probe*> probes;  // attached
+
+ private:
+  Environment* environment_;
+  std::deque<Job*> waiting_;
+  bool running_ = false;
+  mutable std::mutex notesMutex_;
+  std::vector<std::string> notes_;
+};
+
+constexpr uint64_t kDetachTimeout = 10'000'000'000;  // ns: how long a close waits for a probe to let go
+
+struct DeviceBox {
+  std::shared_ptr<HostBox> host;
+  sm_device* device = nullptr;
+  std::string name;
+  bool closed = false;
+};
+
+struct VolumeBox {
+  std::shared_ptr<HostBox> host;
+  Volume* volume = nullptr;
+  std::string name;
+  bool closed = false;
+};
+
+struct DiskBox {
+  std::shared_ptr<VolumeBox> volume;
+  VirtualDisk* disk = nullptr;
+  std::string vm, name;
+  bool closed = false;
+  uint64_t pending = 0;            // operations and workloads that have not settled
+  std::function<void()> whenIdle;  // what close waits to do
+
+  bool usable() const { return !closed && volume->host->open(); }
+  void begin() { ++pending; }
+  void end();
+};
+
+// A handle for JavaScript, and back. The finalizer drops the shared_ptr.
+template <typename T>
+Napi::Value wrap(Napi::Env env, std::shared_ptr<T> box) {
+  auto* held = new std::shared_ptr<T>(std::move(box));
+  return Napi::External<std::shared_ptr<T>>::New(env, held, [](Napi::Env, std::shared_ptr<T>* gone) { delete gone; });
+}
+
+template <typename T>
+const std::shared_ptr<T>& unwrap(napi_env env, napi_value value) {
+  void* data = nullptr;
+  if (napi_get_value_external(env, value, &data) != napi_ok) throw Napi::TypeError::New(env, "not a stratamap handle");
+  return *static_cast<std::shared_ptr<T>*>(data);
+}
+
+}  // namespace sm::binding

@@ -1,0 +1,145 @@
+// The point above: requests to a disk, from submission to completion.
+#include <algorithm>
+#include <bit>
+
+#include "correlate/correlator.h"
+#include "correlate/seeded_bugs.h"
+
+namespace sm {
+
+namespace {
+
+// Whether to look if learning may begin: at first often, then at every 64th submission.
+bool looksAt(uint64_t tick) { return tick < 64 ? std::has_single_bit(tick) : tick % 64 == 0; }
+
+// The memory between a request's lowest and highest byte: exact for one segment, a little too much for several.
+Range memoryOf(const sm_request* request) {
+  Range memory;
+  for (uint32_t i = 0; i < request->iov_count; ++i) {
+    uint64_t base = reinterpret_cast<uint64_t>(request->iov[i].iov_base), end = base + request->iov[i].iov_len;
+    memory = i == 0 ? Range{base, end} : Range{std::min(memory.begin, base), std::max(memory.end, end)};
+  }
+  return memory;
+}
+
+}  // namespace
+
+void Correlator::taint(Taints* taints, Range part) {
+  if (!taints->add(part)) ++counters_.taintOverflow;
+}
+
+// Enters a context into the active ranges, and taints it and those in flight with each other (rules 3 and 5).
+void Correlator::track(uint32_t slot, Context* context) {
+  ActiveRanges& active = map_.activeOf(context->disk);
+  const bool modifies = sm_op_modifies(context->op);
+  active.overlapping(context->virt, [&](ActiveRanges::Ref ref, Range common) {
+    Context& other = contexts_[ref & ActiveRanges::kSlot];
+    if (sm_op_modifies(other.op) && !seeded(Bug::kSubmitOrder)) taint(&context->taints, common);
+    if (modifies) taint(&other.taints, common);
+  });
+  ActiveRanges::Ref doubt = modifies && !seeded(Bug::kNoDoubt) ? ActiveRanges::kModifies : 0;
+  context->virtPosition = active.add(context->virt, slot | doubt);
+}
+
+void Correlator::untrack(Context* context) {
+  map_.activeOf(context->disk).remove(context->virtPosition, [&](uint32_t slot, uint32_t position) {
+    contexts_[slot].virtPosition = position;
+  });
+}
+
+uint64_t Correlator::submitted(sm_request* above, DiskKey disk) {
+  std::lock_guard lock(map_.mutex());
+  if (!disks_[disk].watched) return kUnseen;
+  ++disks_[disk].inside;
+  if ((settling_ || unsettled_) && looksAt(++settleTick_)) tryLearning();
+  const Range virt = rangeOf(above), memory = memoryOf(above);
+
+  // Rule 6: a buffer that two live requests share is no evidence of what a read brought up.
+  const bool aliased = overlapsItself(above->iov, above->iov_count);
+  bool sharedBuffer = aliased || blindAbove_ > 0;
+  if (!memory.empty()) {
+    buffers_.overlapping(memory, [&](ActiveRanges::Ref ref, Range) {
+      contexts_[ref].sharedBuffer = true;
+      sharedBuffer = true;
+    });
+  }
+
+  const uint32_t slot = contexts_.take();
+  if (slot == kNoSlot) {
+    // Rule 9: it goes on without a slot. Its range is unmapped now and again at its end; nothing that it overlaps
+    // teaches, and nothing submitted while it is in flight.
+    ++counters_.unrecorded;
+    ++blindAbove_;
+    if (sm_op_modifies(above->op)) {
+      map_.removeVirtual(disk, virt);
+      map_.activeOf(disk).overlapping(virt, [&](ActiveRanges::Ref ref, Range common) {
+        taint(&contexts_[ref & ActiveRanges::kSlot].taints, common);
+      });
+    }
+    return kBlind;
+  }
+
+  Context& context = contexts_[slot];
+  context.live = true;
+  context.learns = learning_ && disks_[disk].settled && blindAbove_ == 0;
+  context.lostEvidence = false;
+  context.sharedBuffer = sharedBuffer;
+  context.aliased = aliased;
+  context.adrift = false;
+  context.op = above->op;
+  context.disk = disk;
+  context.virt = virt;
+  context.iov = above->iov;
+  context.iovCount = above->iov_count;
+  context.firstEvidence = context.lastEvidence = kNoSlot;
+  context.evidenceCount = 0;
+  context.taints.clear();
+  context.submitted = stack_->now(stack_);
+  context.firstIssued = context.lastCompleted = 0;
+  if (!virt.empty()) track(slot, &context);
+  if (context.iovCount > 0) context.bufferPosition = buffers_.add(memory, slot);
+
+  context.recorded = recorded_ < capacity_ && association_->bind(slot, above);
+  if (context.recorded) {
+    ++recorded_;
+    ++counters_.recorded;
+  } else {
+    ++counters_.unrecorded;
+  }
+  return slot;
+}
+
+void Correlator::completed(sm_request* above, DiskKey disk, uint64_t word) {
+  std::lock_guard lock(map_.mutex());
+  --disks_[disk].inside;
+  if (word == kBlind) {
+    --blindAbove_;
+    if (sm_op_modifies(above->op)) map_.removeVirtual(disk, rangeOf(above));
+    if (sm_op_modifies(above->op) && above->op != SM_OP_DISCARD) {
+      map_.ledgerOfAll().unmapped[static_cast<int>(Unmapped::kUnrecorded)].add(above->length);
+    }
+    return;
+  }
+  const uint32_t slot = static_cast<uint32_t>(word);
+  Context& context = contexts_[slot];
+  resolve(&context, above->status == 0);
+  if (ring_ && !context.adrift) report(context, above->status, stack_->now(stack_));
+  for (uint32_t e = context.firstEvidence; e != kNoSlot;) {
+    uint32_t next = evidence_[e].next;
+    if (evidence_[e].context == slot) dropEvidence(e);
+    e = next;
+  }
+  if (context.recorded) {
+    association_->release(slot, above);
+    --recorded_;
+  }
+  if (!context.virt.empty()) untrack(&context);
+  if (context.iovCount > 0) {
+    buffers_.remove(context.bufferPosition,
+                    [&](uint32_t moved, uint32_t position) { contexts_[moved].bufferPosition = position; });
+  }
+  context.live = false;
+  contexts_.give(slot);
+}
+
+}  // namespace sm

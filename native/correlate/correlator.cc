@@ -1,0 +1,172 @@
+// Watching: its beginning, its end, and when learning may begin (rule 7).
+#include "correlate/correlator.h"
+
+#include <algorithm>
+
+#include "correlate/seeded_bugs.h"
+
+namespace sm {
+
+Correlator::Correlator(const sm_stack* stack, AddressMap& map, const AssociationSpec& association, uint32_t capacity,
+                       uint32_t slots, uint64_t shadowBytes)
+    : stack_(stack),
+      map_(map),
+      association_(association.make(std::max(capacity, slots))),
+      capacity_(capacity),
+      contexts_(std::max(capacity, slots)),
+      evidence_(2 * std::max(capacity, slots)),
+      shadowRoom_(shadowBytes) {
+  buffers_.reserve(1024);
+}
+
+Correlator::~Correlator() = default;
+
+bool Correlator::tryLearning() {
+  if (settling_ && stack_->busy_before(stack_, settleStamp_) == 0) {
+    settling_ = false;
+    learning_ = true;
+  }
+  if (unsettled_) {
+    unsettled_ = false;
+    auto settle = [this](Watched& each) {
+      if (each.settled || each.since == Watched::kNever) return;
+      each.settled = stack_->busy_before(stack_, each.since) == 0;
+      unsettled_ |= !each.settled;
+    };
+    for (Watched& disk : disks_) settle(disk);
+    for (DeviceState& device : devices_) settle(device);
+  }
+  return learning_;
+}
+
+void Correlator::enter(Watched* watched) {
+  watched->watched = true;
+  watched->settled = false;
+  watched->since = Watched::kNever;
+}
+
+void Correlator::entered(uint64_t stamp) {
+  std::lock_guard lock(map_.mutex());
+  auto enter = [&](Watched& each) {
+    if (!each.watched || each.since != Watched::kNever) return;
+    each.since = stamp;
+    each.settled = seeded(Bug::kAttachLearns);
+    unsettled_ = true;
+    settleTick_ = 0;
+  };
+  for (Watched& disk : disks_) enter(disk);
+  for (DeviceState& device : devices_) enter(device);
+  tryLearning();
+}
+
+void Correlator::settle(uint64_t stamp) {
+  std::lock_guard lock(map_.mutex());
+  settleStamp_ = stamp;
+  settleTick_ = 0;
+  settling_ = true;
+  learning_ = seeded(Bug::kAttachLearns);
+  tryLearning();
+}
+
+bool Correlator::learning() {
+  std::lock_guard lock(map_.mutex());
+  return tryLearning() && !unsettled_;
+}
+
+void Correlator::lost() {
+  std::lock_guard lock(map_.mutex());
+  lostLocked();
+}
+
+void Correlator::lostLocked() {
+  ++counters_.losses;
+  if (seeded(Bug::kLostKeeps)) return;
+  map_.staleAll();
+  for (uint32_t i = 0; i < contexts_.made(); ++i) contexts_[i].learns = false;
+  learning_ = false;
+  settling_ = true;
+  settleStamp_ = stack_->stamp(stack_);
+  settleTick_ = 0;
+}
+
+bool Correlator::watchDisk(DiskKey disk) {
+  std::lock_guard lock(map_.mutex());
+  if (!map_.watchDisk(disk, this)) return false;
+  map_.staleVirtual(disk, {0, UINT64_MAX});
+  if (disks_.size() <= disk) disks_.resize(disk + 1);
+  enter(&disks_[disk]);
+  return true;
+}
+
+bool Correlator::watchDevice(DeviceKey device, bool shared) {
+  std::lock_guard lock(map_.mutex());
+  if (!map_.watchDevice(device, this)) return false;
+  map_.stalePhysical(device, {0, UINT64_MAX});
+  if (devices_.size() <= device) devices_.resize(device + 1);
+  enter(&devices_[device]);
+  devices_[device].shared = shared;
+  return true;
+}
+
+void Correlator::leaveDisk(DiskKey disk) {
+  std::lock_guard lock(map_.mutex());
+  if (!seeded(Bug::kDetachKeeps)) map_.staleVirtual(disk, {0, UINT64_MAX});
+  disks_[disk].settled = false;
+  disks_[disk].since = Watched::kNever;
+  map_.activeOf(disk).overlapping(
+      {0, UINT64_MAX}, [&](ActiveRanges::Ref ref, Range) { contexts_[ref & ActiveRanges::kSlot].learns = false; });
+}
+
+void Correlator::leaveDevice(DeviceKey device) {
+  std::lock_guard lock(map_.mutex());
+  if (!seeded(Bug::kDetachKeeps)) map_.stalePhysical(device, {0, UINT64_MAX});
+  devices_[device].settled = false;
+  devices_[device].since = Watched::kNever;
+  map_.activeOn(device).overlapping(
+      {0, UINT64_MAX}, [&](ActiveRanges::Ref ref, Range) { evidence_[ref & ActiveRanges::kSlot].unfit = true; });
+}
+
+void Correlator::unwatchDisk(DiskKey disk) {
+  std::lock_guard lock(map_.mutex());
+  for (uint32_t i = 0; i < contexts_.made(); ++i) {
+    if (!contexts_[i].live || contexts_[i].disk != disk) continue;
+    contexts_[i].adrift = true;
+    contexts_[i].virt = {};
+  }
+  map_.activeOf(disk).clear();
+  disks_[disk].watched = false;
+  map_.unwatchDisk(disk);
+}
+
+void Correlator::unwatchDevice(DeviceKey device) {
+  std::lock_guard lock(map_.mutex());
+  map_.activeOn(device).overlapping(
+      {0, UINT64_MAX}, [&](ActiveRanges::Ref ref, Range) { evidence_[ref & ActiveRanges::kSlot].adrift = true; });
+  map_.activeOn(device).clear();
+  devices_[device].watched = false;
+  map_.unwatchDevice(device);
+}
+
+void Correlator::subscribe(EventRing* ring, void (*wake)(void*), void* context) {
+  std::lock_guard lock(map_.mutex());
+  ring_ = ring;
+  wake_ = wake;
+  wakeContext_ = context;
+}
+
+CorrelatorCounters Correlator::counters() const {
+  std::lock_guard lock(map_.mutex());
+  return counters_;
+}
+
+uint64_t Correlator::insideDisk(DiskKey disk) const {
+  std::lock_guard lock(map_.mutex());
+  return disks_[disk].inside;
+}
+
+uint64_t Correlator::insideDevice(DeviceKey device) const {
+  std::lock_guard lock(map_.mutex());
+  return devices_[device].inside;
+}
+
+}  // namespace sm

@@ -1,0 +1,144 @@
+#include "correlate/evidence.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace sm {
+
+bool Taints::add(Range part) {
+  if (overflowed_) return true;
+  // Swallow what the new part touches, so that the parts stay disjoint and in order.
+  int first = 0;
+  while (first < count_ && parts_[first].end < part.begin) ++first;
+  int last = first;
+  for (; last < count_ && parts_[last].begin <= part.end; ++last) {
+    part = {std::min(part.begin, parts_[last].begin), std::max(part.end, parts_[last].end)};
+  }
+  if (first == last) {
+    if (count_ == kParts) {
+      overflowed_ = true;
+      return false;
+    }
+    for (int i = count_++; i > first; --i) parts_[i] = parts_[i - 1];
+  } else {
+    for (int i = last; i < count_; ++i) parts_[first + 1 + i - last] = parts_[i];
+    count_ = static_cast<uint8_t>(count_ - (last - first - 1));
+  }
+  parts_[first] = part;
+  return true;
+}
+
+void Taints::clean(Range range, std::vector<Range>* out) const {
+  if (overflowed_) return;
+  uint64_t at = range.begin;
+  for (int i = 0; i < count_; ++i) {
+    Range common = intersect(range, parts_[i]);
+    if (common.empty()) continue;
+    if (common.begin > at) out->push_back({at, common.begin});
+    at = common.end;
+  }
+  if (at < range.end) out->push_back({at, range.end});
+}
+
+uint64_t Taints::bytesOf(Range range) const {
+  if (overflowed_) return range.length();
+  uint64_t bytes = 0;
+  for (int i = 0; i < count_; ++i) {
+    Range common = intersect(range, parts_[i]);
+    if (!common.empty()) bytes += common.length();
+  }
+  return bytes;
+}
+
+bool Evidence::addPiece(Piece piece) {
+  if (pieceCount > 0) {
+    Piece& last = pieces[pieceCount - 1];
+    if (last.from + last.length == piece.from && last.at + last.length == piece.at) {
+      last.length += piece.length;
+      return true;
+    }
+  }
+  if (pieceCount == kPieces) return false;
+  pieces[pieceCount++] = piece;
+  return true;
+}
+
+bool locateByAddress(const sm_request* child, const Context& parent, Evidence* evidence) {
+  if (parent.aliased) return false;
+  bool any = false;
+  uint64_t from = 0;
+  for (uint32_t c = 0; c < child->iov_count; ++c) {
+    const uint64_t childBase = reinterpret_cast<uint64_t>(child->iov[c].iov_base);
+    const Range mine{childBase, childBase + child->iov[c].iov_len};
+    uint64_t at = 0;
+    for (uint32_t p = 0; p < parent.iovCount; ++p) {
+      const uint64_t parentBase = reinterpret_cast<uint64_t>(parent.iov[p].iov_base);
+      Range common = intersect(mine, {parentBase, parentBase + parent.iov[p].iov_len});
+      if (!common.empty()) {
+        any = true;
+        evidence->addPiece({from + (common.begin - mine.begin), at + (common.begin - parentBase), common.length()});
+      }
+      at += parent.iov[p].iov_len;
+    }
+    from += child->iov[c].iov_len;
+  }
+  return any;
+}
+
+bool overlapsItself(const iovec* iov, uint32_t count) {
+  for (uint32_t i = 1; i < count; ++i) {
+    const uint64_t base = reinterpret_cast<uint64_t>(iov[i].iov_base);
+    for (uint32_t k = 0; k < i; ++k) {
+      const uint64_t other = reinterpret_cast<uint64_t>(iov[k].iov_base);
+      if (base < other + iov[k].iov_len && other < base + iov[i].iov_len) return true;
+    }
+  }
+  return false;
+}
+
+void gather(const iovec* iov, uint32_t count, std::byte* out) {
+  for (uint32_t i = 0; i < count; ++i) {
+    std::memcpy(out, iov[i].iov_base, iov[i].iov_len);
+    out += iov[i].iov_len;
+  }
+}
+
+bool equalAt(const iovec* iov, uint32_t count, uint64_t at, const std::byte* bytes, uint64_t length) {
+  for (uint32_t i = 0; i < count && length > 0; ++i) {
+    if (at >= iov[i].iov_len) {
+      at -= iov[i].iov_len;
+      continue;
+    }
+    uint64_t part = std::min<uint64_t>(length, iov[i].iov_len - at);
+    if (std::memcmp(static_cast<const std::byte*>(iov[i].iov_base) + at, bytes, part) != 0) return false;
+    bytes += part;
+    length -= part;
+    at = 0;
+  }
+  return length == 0;
+}
+
+namespace {
+constexpr uint64_t kComparisons = 65536;  // at most, for one child: the time on the path stays bounded (rule 9)
+}  // namespace
+
+void locateByContent(const std::byte* bytes, uint64_t length, const Context& parent, Evidence* evidence) {
+  const uint64_t parentLength = parent.virt.length();
+  if (length == parentLength) {
+    for (uint64_t at = 0; at < length; at += kCompared) {
+      uint64_t part = std::min(kCompared, length - at);
+      if (equalAt(parent.iov, parent.iovCount, at, bytes + at, part)) evidence->addPiece({at, at, part});
+    }
+    return;
+  }
+  if ((length / kCompared) * (parentLength / kCompared) > kComparisons) return;
+  for (uint64_t from = 0; from + kCompared <= length; from += kCompared) {
+    uint64_t found = 0, where = 0;
+    for (uint64_t at = 0; at + kCompared <= parentLength && found < 2; at += kCompared) {
+      if (equalAt(parent.iov, parent.iovCount, at, bytes + from, kCompared)) ++found, where = at;
+    }
+    if (found == 1) evidence->addPiece({from, where, kCompared});
+  }
+}
+
+}  // namespace sm

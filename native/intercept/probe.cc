@@ -1,0 +1,243 @@
+#include "intercept/probe.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <mutex>
+#include <thread>
+
+#include "correlate/correlator.h"
+#include "intercept/dispatch.h"
+#include "intercept/record_filter.h"
+
+namespace sm {
+
+namespace {
+
+constexpr uint64_t kSettleTimeout = 10'000'000'000;  // ns
+
+// What a request in flight may still reach is never freed (rule 10); it stays findable, so that it is no leak.
+template <class T>
+void keepForever(std::unique_ptr<T> kept) {
+  static std::mutex mutex;
+  static auto* all = new std::vector<std::shared_ptr<void>>;
+  std::lock_guard lock(mutex);
+  all->push_back(std::move(kept));
+}
+
+// Below: shows each request to the correlator, issued and landed.
+class Tap : public Interposer {
+ public:
+  Tap(Correlator& correlator, DeviceKey key) : correlator_(correlator), key_(key) {}
+
+  void submit(const sm_device_ops* next, sm_device* device, sm_request* request) override {
+    const uint64_t word = correlator_.issued(request, key_);
+    if (word != Correlator::kUnseen && sm_request_push(request, landed, this, word) != 0) {
+      // No room to see it come back: it counts as ended, and as a lost event.
+      correlator_.landed(request, key_, word);
+      correlator_.lost();
+    }
+    next->submit(next, device, request);
+  }
+  uint64_t inside() const override { return correlator_.insideDevice(key_); }
+  DeviceKey key() const { return key_; }
+
+ private:
+  static void landed(sm_request* request, void* context, uint64_t word) {
+    Tap* tap = static_cast<Tap*>(context);
+    tap->correlator_.landed(request, tap->key_, word);
+    sm_request_pop(request);
+  }
+
+  Correlator& correlator_;
+  const DeviceKey key_;
+};
+
+}  // namespace
+
+struct Probe::State {
+  const sm_stack* stack = nullptr;
+  std::shared_ptr<AddressMap> map;
+  std::unique_ptr<Correlator> correlator;
+  struct DiskPoint {
+    sm_disk* disk;
+    DiskKey key;
+    std::unique_ptr<RecordFilter> filter;
+  };
+  struct DevicePoint {
+    sm_device* device;
+    DeviceKey key;
+    std::unique_ptr<Tap> tap;
+  };
+  std::vector<DiskPoint> disks;
+  std::vector<DevicePoint> devices;
+  bool begun = false;
+  bool stuck = false;  // something may still be inside: nothing is ever freed
+
+  int removeDisk(size_t i, uint64_t timeout);
+  int removeDevice(size_t i, uint64_t timeout);
+};
+
+int Probe::create(const sm_stack* stack, std::shared_ptr<AddressMap> map, const ProbeOptions& options,
+                  std::unique_ptr<Probe>* out, std::string* why) {
+  const auto registry = associationRegistry();
+  auto spec = std::find_if(registry.begin(), registry.end(),
+                           [&](const AssociationSpec& each) { return options.association == each.name; });
+  if (spec == registry.end()) {
+    *why = "there is no association '" + options.association + "'; there are:";
+    for (const auto& each : registry) *why += std::string(" ") + each.name;
+    return -ENOTSUP;
+  }
+  if (options.correlation != "descend" || !(spec->correlations & kDescend)) {
+    *why = "association '" + options.association + "' does not allow correlation '" + options.correlation +
+           "'; it allows: descend";
+    return -ENOTSUP;
+  }
+  if (options.capacity < 64 || options.capacity > (1u << 22)) {
+    *why = "capacity must be between 64 and 4194304 contexts";
+    return -EINVAL;
+  }
+  out->reset(new Probe());
+  (*out)->state_ = std::make_unique<State>();
+  State& state = *(*out)->state_;
+  state.stack = stack;
+  state.map = std::move(map);
+  state.correlator =
+      std::make_unique<Correlator>(stack, *state.map, *spec, options.capacity, options.slots, options.shadowBytes);
+  return 0;
+}
+
+Probe::~Probe() {
+  if (state_ && state_->stuck) keepForever(std::move(state_));
+}
+
+int Probe::addDisk(sm_disk* disk) {
+  const DiskKey key = state_->map->internDisk({disk->vm, disk->name});
+  if (!state_->correlator->watchDisk(key)) return -EEXIST;
+  auto filter = std::make_unique<RecordFilter>(*state_->correlator, key);
+  int error = state_->stack->filter_attach(state_->stack, disk, RecordFilter::ops(), filter.get());
+  if (error != 0) {
+    state_->correlator->unwatchDisk(key);
+    return error;
+  }
+  if (state_->begun) state_->correlator->entered(state_->stack->stamp(state_->stack));
+  state_->disks.push_back({disk, key, std::move(filter)});
+  return 0;
+}
+
+int Probe::addDevice(sm_device* device) {
+  const DeviceKey key = state_->map->internDevice(device->name);
+  if (!state_->correlator->watchDevice(key, (device->flags & SM_DEVICE_SHARED) != 0)) return -EEXIST;
+  auto tap = std::make_unique<Tap>(*state_->correlator, key);
+  int error = DispatchChain::of(device).insert(tap.get());
+  if (error != 0) {
+    state_->correlator->unwatchDevice(key);
+    return error;
+  }
+  if (state_->begun) state_->correlator->entered(state_->stack->stamp(state_->stack));
+  state_->devices.push_back({device, key, std::move(tap)});
+  return 0;
+}
+
+int Probe::State::removeDisk(size_t i, uint64_t timeout) {
+  DiskPoint& point = disks[i];
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::nanoseconds(timeout);
+  // First of all: requests that the filter no longer sees may come while it waits for those that it saw.
+  correlator->leaveDisk(point.key);
+  int error = stack->filter_detach(stack, point.disk, point.filter.get(), timeout);
+  while (error == 0 && correlator->insideDisk(point.key) != 0) {
+    if (std::chrono::steady_clock::now() >= deadline) error = -ETIMEDOUT;
+    std::this_thread::sleep_for(std::chrono::microseconds(50));
+  }
+  correlator->unwatchDisk(point.key);
+  if (error != 0) {
+    stuck = true;
+    keepForever(std::move(point.filter));
+  }
+  disks.erase(disks.begin() + static_cast<ptrdiff_t>(i));
+  return error;
+}
+
+int Probe::State::removeDevice(size_t i, uint64_t timeout) {
+  DevicePoint& point = devices[i];
+  correlator->leaveDevice(point.key);
+  int error = DispatchChain::of(point.device).remove(stack, point.tap.get(), timeout);
+  correlator->unwatchDevice(point.key);
+  if (error != 0) {
+    stuck = true;
+    keepForever(std::move(point.tap));
+  }
+  devices.erase(devices.begin() + static_cast<ptrdiff_t>(i));
+  return error;
+}
+
+int Probe::removeDisk(sm_disk* disk, uint64_t timeout) {
+  for (size_t i = 0; i < state_->disks.size(); ++i) {
+    if (state_->disks[i].disk == disk) return state_->removeDisk(i, timeout);
+  }
+  return -ENOENT;
+}
+
+int Probe::removeDevice(sm_device* device, uint64_t timeout) {
+  for (size_t i = 0; i < state_->devices.size(); ++i) {
+    if (state_->devices[i].device == device) return state_->removeDevice(i, timeout);
+  }
+  return -ENOENT;
+}
+
+void Probe::forget(const DiskName& disk, uint64_t fromOffset) {
+  const DiskKey key = state_->map->findDisk(disk);
+  if (key == kNoKey) return;
+  std::lock_guard lock(state_->map->mutex());
+  state_->map->removeVirtual(key, {fromOffset, UINT64_MAX});
+}
+
+void Probe::begin() {
+  // Everyone who is still on the old path got there before this stamp.
+  state_->stack->everywhere(
+      state_->stack, [](void*) {}, nullptr, kSettleTimeout);
+  state_->begun = true;
+  const uint64_t stamp = state_->stack->stamp(state_->stack);
+  state_->correlator->entered(stamp);
+  state_->correlator->settle(stamp);
+}
+
+bool Probe::learning() { return state_->correlator->learning(); }
+
+void Probe::subscribe(EventRing* ring, void (*wake)(void*), void* context) {
+  state_->correlator->subscribe(ring, wake, context);
+}
+
+ProbeCounters Probe::counters() const {
+  const CorrelatorCounters from = state_->correlator->counters();
+  return {from.recorded, from.unrecorded, from.evidenceLost, from.taintOverflow, from.losses};
+}
+
+int Probe::detach(uint64_t timeout) {
+  int result = 0;
+  // Rule 7: all are stale before the first is out of sight.
+  for (auto& point : state_->disks) state_->correlator->leaveDisk(point.key);
+  for (auto& point : state_->devices) state_->correlator->leaveDevice(point.key);
+  while (!state_->disks.empty()) {
+    if (int error = state_->removeDisk(state_->disks.size() - 1, timeout)) result = error;
+  }
+  while (!state_->devices.empty()) {
+    if (int error = state_->removeDevice(state_->devices.size() - 1, timeout)) result = error;
+  }
+  state_->correlator->subscribe(nullptr, nullptr, nullptr);
+  return result;
+}
+
+std::vector<AssociationInfo> associations() {
+  std::vector<AssociationInfo> out;
+  for (const AssociationSpec& spec : associationRegistry()) {
+    AssociationInfo info{spec.name, spec.carrier, {}};
+    if (spec.correlations & kDescend) info.correlations.push_back("descend");
+    if (spec.correlations & kAscend) info.correlations.push_back("ascend");
+    if (spec.correlations & kMeet) info.correlations.push_back("meet");
+    out.push_back(std::move(info));
+  }
+  return out;
+}
+
+}  // namespace sm

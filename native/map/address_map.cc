@@ -1,0 +1,247 @@
+#include "map/address_map.h"
+
+#include <algorithm>
+
+namespace sm {
+
+AddressMap::AddressMap() = default;
+AddressMap::~AddressMap() = default;
+
+DiskKey AddressMap::internDisk(const DiskName& name) {
+  std::lock_guard lock(mutex_);
+  for (size_t i = 0; i < disks_.size(); ++i) {
+    if (disks_[i]->name == name) return static_cast<DiskKey>(i);
+  }
+  disks_.push_back(std::make_unique<Disk>());
+  disks_.back()->name = name;
+  disks_.back()->active.reserve(1024);
+  return static_cast<DiskKey>(disks_.size() - 1);
+}
+
+DeviceKey AddressMap::internDevice(const std::string& name) {
+  std::lock_guard lock(mutex_);
+  for (size_t i = 0; i < devices_.size(); ++i) {
+    if (devices_[i]->name == name) return static_cast<DeviceKey>(i);
+  }
+  devices_.push_back(std::make_unique<Device>());
+  devices_.back()->name = name;
+  devices_.back()->active.reserve(1024);
+  return static_cast<DeviceKey>(devices_.size() - 1);
+}
+
+DiskKey AddressMap::findDisk(const DiskName& name) const {
+  std::lock_guard lock(mutex_);
+  for (size_t i = 0; i < disks_.size(); ++i) {
+    if (disks_[i]->name == name) return static_cast<DiskKey>(i);
+  }
+  return kNoKey;
+}
+
+DeviceKey AddressMap::findDevice(const std::string& name) const {
+  std::lock_guard lock(mutex_);
+  for (size_t i = 0; i < devices_.size(); ++i) {
+    if (devices_[i]->name == name) return static_cast<DeviceKey>(i);
+  }
+  return kNoKey;
+}
+
+DiskName AddressMap::diskName(DiskKey key) const {
+  std::lock_guard lock(mutex_);
+  return key < disks_.size() ? disks_[key]->name : DiskName{};
+}
+
+std::string AddressMap::deviceName(DeviceKey key) const {
+  std::lock_guard lock(mutex_);
+  return key < devices_.size() ? devices_[key]->name : std::string();
+}
+
+size_t AddressMap::diskCount() const {
+  std::lock_guard lock(mutex_);
+  return disks_.size();
+}
+
+size_t AddressMap::deviceCount() const {
+  std::lock_guard lock(mutex_);
+  return devices_.size();
+}
+
+DeviceLedger AddressMap::deviceLedger(DeviceKey device) const {
+  std::lock_guard lock(mutex_);
+  return device < devices_.size() ? devices_[device]->ledger : DeviceLedger{};
+}
+
+Ledger AddressMap::ledger() const {
+  std::lock_guard lock(mutex_);
+  return ledger_;
+}
+
+bool AddressMap::watchDisk(DiskKey disk, const void* watcher) {
+  if (disks_[disk]->watcher) return false;
+  disks_[disk]->watcher = watcher;
+  return true;
+}
+
+bool AddressMap::watchDevice(DeviceKey device, const void* watcher) {
+  if (devices_[device]->watcher) return false;
+  devices_[device]->watcher = watcher;
+  return true;
+}
+
+bool AddressMap::holds(DiskKey disk, Range virt, Place place) const {
+  const auto& forward = disks_[disk]->layers;
+  const auto& reverse = devices_[place.device]->layers;
+  Forward value;
+  if (!forward[0].covers(virt, &value)) return false;
+  if (!(value == Forward{place, State::kMapped, false})) return false;
+  Range phys{place.offset, place.offset + virt.length()};
+  for (int i = 1; i < kLayers; ++i) {
+    if (forward[i].meets(virt) || reverse[i].meets(phys)) return false;
+  }
+  return true;
+}
+
+void AddressMap::eraseForward(DiskKey disk, Range virt, Place place) {
+  std::vector<Range> gone;
+  for (auto& layer : disks_[disk]->layers) {
+    gone.clear();
+    layer.each(virt, [&](Range part, const Forward& value) {
+      if (value.place == Place{place.device, place.offset + (part.begin - virt.begin)}) gone.push_back(part);
+    });
+    for (Range part : gone) layer.erase(part);
+  }
+}
+
+void AddressMap::eraseReverse(DeviceKey device, Range phys, Reverse owner) {
+  std::vector<Range> gone;
+  for (auto& layer : devices_[device]->layers) {
+    gone.clear();
+    layer.each(phys, [&](Range part, const Reverse& value) {
+      if (value == owner.advanced(part.begin - phys.begin)) gone.push_back(part);
+    });
+    for (Range part : gone) layer.erase(part);
+  }
+}
+
+namespace {
+
+// What of `ranges` lies in no entry of `layer`, and what does.
+template <class Value>
+void divide(const ExtentMap<Value>& layer, const std::vector<Range>& ranges, std::vector<Range>* free,
+            std::vector<Range>* taken) {
+  free->clear();
+  taken->clear();
+  for (Range range : ranges) {
+    uint64_t at = range.begin;
+    layer.each(range, [&](Range part, const Value&) {
+      if (part.begin > at) free->push_back({at, part.begin});
+      taken->push_back(part);
+      at = part.end;
+    });
+    if (at < range.end) free->push_back({at, range.end});
+  }
+}
+
+}  // namespace
+
+void AddressMap::insertForward(DiskKey disk, Range virt, const Forward& value) {
+  auto& layers = disks_[disk]->layers;
+  std::vector<Range> rest{virt}, free, taken;
+  for (auto& layer : layers) {
+    divide(layer, rest, &free, &taken);
+    for (Range part : free) layer.assign(part, value.advanced(part.begin - virt.begin));
+    rest = taken;
+    if (rest.empty()) return;
+  }
+  auto& last = layers.back();
+  for (Range part : rest) {
+    last.each(part, [&](Range old, const Forward& occupant) {
+      eraseReverse(occupant.place.device, {occupant.place.offset, occupant.place.offset + old.length()},
+                   {disk, old.begin});
+    });
+    last.assign(part, value.advanced(part.begin - virt.begin));
+  }
+}
+
+void AddressMap::insertReverse(DeviceKey device, Range phys, const Reverse& value) {
+  auto& layers = devices_[device]->layers;
+  std::vector<Range> rest{phys}, free, taken;
+  for (auto& layer : layers) {
+    divide(layer, rest, &free, &taken);
+    for (Range part : free) layer.assign(part, value.advanced(part.begin - phys.begin));
+    rest = taken;
+    if (rest.empty()) return;
+  }
+  auto& last = layers.back();
+  for (Range part : rest) {
+    last.each(part, [&](Range old, const Reverse& occupant) {
+      eraseForward(occupant.disk, {occupant.offset, occupant.offset + old.length()}, {device, old.begin});
+    });
+    last.assign(part, value.advanced(part.begin - phys.begin));
+  }
+}
+
+void AddressMap::add(DiskKey disk, Range virt, Place place, State state) {
+  if (virt.empty()) return;
+  Range phys{place.offset, place.offset + virt.length()};
+  eraseForward(disk, virt, place);
+  eraseReverse(place.device, phys, {disk, virt.begin});
+  insertForward(disk, virt, {place, state, false});
+  insertReverse(place.device, phys, {disk, virt.begin});
+}
+
+void AddressMap::removeVirtual(DiskKey disk, Range virt) {
+  for (auto& layer : disks_[disk]->layers) {
+    layer.each(virt, [&](Range part, const Forward& value) {
+      eraseReverse(value.place.device, {value.place.offset, value.place.offset + part.length()}, {disk, part.begin});
+    });
+    layer.erase(virt);
+  }
+}
+
+void AddressMap::removePhysical(DeviceKey device, Range phys) {
+  for (auto& layer : devices_[device]->layers) {
+    layer.each(phys, [&](Range part, const Reverse& owner) {
+      eraseForward(owner.disk, {owner.offset, owner.offset + part.length()}, {device, part.begin});
+    });
+    layer.erase(phys);
+  }
+}
+
+void AddressMap::staleVirtual(DiskKey disk, Range virt) {
+  for (auto& layer : disks_[disk]->layers) {
+    layer.update(virt, [](Forward& value) { value.state = State::kStale; });
+  }
+}
+
+template <class F>
+void AddressMap::updatePhysical(DeviceKey device, Range phys, F&& f) {
+  std::vector<Range> hit;
+  for (const auto& reverse : devices_[device]->layers) {
+    reverse.each(phys, [&](Range part, const Reverse& owner) {
+      Range virt{owner.offset, owner.offset + part.length()};
+      for (auto& layer : disks_[owner.disk]->layers) {
+        hit.clear();
+        layer.each(virt, [&](Range piece, const Forward& value) {
+          if (value.place == Place{device, part.begin + (piece.begin - virt.begin)}) hit.push_back(piece);
+        });
+        for (Range piece : hit) layer.update(piece, f);
+      }
+    });
+  }
+}
+
+void AddressMap::stalePhysical(DeviceKey device, Range phys) {
+  updatePhysical(device, phys, [](Forward& value) { value.state = State::kStale; });
+}
+
+void AddressMap::moving(DeviceKey device, Range phys) {
+  updatePhysical(device, phys, [](Forward& value) { value.moving = true; });
+}
+
+void AddressMap::staleAll() {
+  for (auto& disk : disks_) {
+    for (auto& layer : disk->layers) layer.updateAll([](Forward& value) { value.state = State::kStale; });
+  }
+}
+
+}  // namespace sm

@@ -1,0 +1,153 @@
+// The address map: virtual disk address <-> physical device address, both directions, with states.
+//
+// Thread contract: everything may be called from any thread, with `mutex()` held where the comment says "locked".
+// Queries lock by themselves, and hold the lock for a bounded number of extents at a time (rule 9).
+//
+// Invariants: every mapping stands once in the forward direction (which alone holds its state) and once in the reverse;
+// both are ranges of equal length. A mapping that something in flight puts in doubt (rules 2 and 4) is not rewritten
+// then: queries lay the ranges in flight over it, and completion decides. So the common overwrite in place changes
+// nothing here.
+//
+// A byte may have several places and a place several owners: they stand in layers, each an interval map of its own, at
+// most kLayers of them; one more replaces the last, for to forget is always safe.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "map/active_ranges.h"
+#include "map/extent_map.h"
+#include "map/ledger.h"
+#include "map/types.h"
+
+namespace sm {
+
+// A range of a disk. `places` all are in `state`; where a byte has mapped and stale places, only the mapped are told.
+struct VirtualExtent {
+  uint64_t diskOffset = 0, length = 0;
+  State state = State::kUnknown;
+  bool moving = false, shared = false;
+  std::vector<Place> places;
+};
+
+// A range of a device and one of its owners; a range with several owners is told once for each.
+struct PhysicalExtent {
+  uint64_t offset = 0, length = 0;
+  State state = State::kStale;
+  bool moving = false, shared = false;
+  DiskKey disk = kNoKey;
+  uint64_t diskOffset = 0;
+};
+
+struct DiskName {
+  std::string vm, disk;
+  bool operator==(const DiskName&) const = default;
+};
+
+class AddressMap {
+ public:
+  static constexpr int kLayers = 4;
+  static constexpr size_t kChunk = 1024;  // extents under one hold of the lock
+
+  AddressMap();
+  ~AddressMap();
+
+  // --- names. intern makes a key where there is none; find gives kNoKey.
+  DiskKey internDisk(const DiskName& name);
+  DeviceKey internDevice(const std::string& name);
+  DiskKey findDisk(const DiskName& name) const;
+  DeviceKey findDevice(const std::string& name) const;
+  DiskName diskName(DiskKey key) const;
+  std::string deviceName(DeviceKey key) const;
+  // Keys are 0 … count - 1.
+  size_t diskCount() const;
+  size_t deviceCount() const;
+
+  // --- queries: in doubt is stale
+  // Covers [offset, offset + length) without gaps, in order.
+  std::vector<VirtualExtent> locate(DiskKey disk, uint64_t offset, uint64_t length) const;
+  // What is known of [offset, offset + length), ordered by offset.
+  std::vector<PhysicalExtent> owners(DeviceKey device, uint64_t offset, uint64_t length) const;
+  // The known extents of a disk from `offset` on, at most `limit`, as they are at one instant. Go on behind the last.
+  std::vector<VirtualExtent> extents(DiskKey disk, uint64_t offset, size_t limit) const;
+
+  DeviceLedger deviceLedger(DeviceKey device) const;
+  Ledger ledger() const;
+
+  // --- changes, locked
+  std::mutex& mutex() const { return mutex_; }
+  // Whether [virt) is mapped to exactly `place`, alone, without flags: then evidence for it changes nothing.
+  bool holds(DiskKey disk, Range virt, Place place) const;
+  void add(DiskKey disk, Range virt, Place place, State state);
+  void removeVirtual(DiskKey disk, Range virt);
+  void removePhysical(DeviceKey device, Range phys);
+  void staleVirtual(DiskKey disk, Range virt);
+  void stalePhysical(DeviceKey device, Range phys);
+  void moving(DeviceKey device, Range phys);
+  void staleAll();
+
+  // One watcher at a time for each disk and device, for the ranges in flight are its. False: another has it.
+  bool watchDisk(DiskKey disk, const void* watcher);
+  bool watchDevice(DeviceKey device, const void* watcher);
+  void unwatchDisk(DiskKey disk) { disks_[disk]->watcher = nullptr; }
+  void unwatchDevice(DeviceKey device) { devices_[device]->watcher = nullptr; }
+
+  ActiveRanges& activeOf(DiskKey disk) { return disks_[disk]->active; }
+  ActiveRanges& activeOn(DeviceKey device) { return devices_[device]->active; }
+  DeviceLedger& ledgerOf(DeviceKey device) { return devices_[device]->ledger; }
+  Ledger& ledgerOfAll() { return ledger_; }
+
+ private:
+  struct Forward {
+    Place place;
+    State state = State::kStale;
+    bool moving = false;
+    Forward advanced(uint64_t bytes) const { return {{place.device, place.offset + bytes}, state, moving}; }
+    bool operator==(const Forward&) const = default;
+  };
+  struct Reverse {
+    DiskKey disk = kNoKey;
+    uint64_t offset = 0;
+    Reverse advanced(uint64_t bytes) const { return {disk, offset + bytes}; }
+    bool operator==(const Reverse&) const = default;
+  };
+  struct Disk {
+    DiskName name;
+    std::array<ExtentMap<Forward>, kLayers> layers;
+    ActiveRanges active;
+    const void* watcher = nullptr;
+  };
+  struct Device {
+    std::string name;
+    std::array<ExtentMap<Reverse>, kLayers> layers;
+    ActiveRanges active;
+    const void* watcher = nullptr;
+    DeviceLedger ledger;
+  };
+
+  // Where a layer's occupants go that a further one replaces: they are forgotten in both directions.
+  void insertForward(DiskKey disk, Range virt, const Forward& value);
+  void insertReverse(DeviceKey device, Range phys, const Reverse& value);
+  void eraseForward(DiskKey disk, Range virt, Place place);
+  void eraseReverse(DeviceKey device, Range phys, Reverse owner);
+  template <class F>
+  void updatePhysical(DeviceKey device, Range phys, F&& f);
+
+  // --- address_query.cc
+  bool inDoubt(DiskKey disk, Range virt, Place place) const;
+  bool sharedPlace(DeviceKey device, Range phys) const;
+  void cutsOf(DiskKey disk, Range virt, std::vector<uint64_t>* cuts) const;
+  VirtualExtent describe(DiskKey disk, Range virt) const;
+  uint64_t locateChunk(DiskKey disk, Range virt, std::vector<VirtualExtent>* out) const;
+  uint64_t ownersChunk(DeviceKey device, Range phys, std::vector<PhysicalExtent>* out) const;
+
+  mutable std::mutex mutex_;
+  std::vector<std::unique_ptr<Disk>> disks_;
+  std::vector<std::unique_ptr<Device>> devices_;
+  Ledger ledger_;
+};
+
+}  // namespace sm
