@@ -1,4 +1,5 @@
 // Everything that the package exports.
+export type { Completions } from './completion_iterator.js';
 export type { Completion, CompletionBatch, CompletionRecord, Operation, Piece } from './completions.js';
 export type { Device, DeviceOptions, Driver, NullDeviceOptions, RealDeviceOptions } from './device.js';
 export type { Disk, IoOptions, WriteOptions } from './disk.js';

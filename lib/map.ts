@@ -168,7 +168,13 @@ class AddressMap {
 
   /** What became of every physical I/O, by device, and what stayed unmapped, by reason. */
   ledger(): Ledger {
-    return native.mapLedger(this.#use()) as Ledger;
+    const handle = this.#use();
+    const names = native.mapDevices(handle, 0);
+    const { devices, unmapped } = native.mapLedger(handle) as Ledger;
+    // Without a prototype: a device may be called __proto__, and none is called constructor that is not there.
+    const own: Ledger['devices'] = Object.create(null);
+    for (const name of names) own[name] = devices[name] as DeviceLedger;
+    return { devices: own, unmapped };
   }
 
   /** Whether the map was closed. */

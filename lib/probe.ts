@@ -1,6 +1,6 @@
 // The probe: ties what virtual disks are asked to what devices are asked.
 import * as check from './arguments.js';
-import { CompletionBatch } from './completions.js';
+import { Completions, Subscription } from './completion_iterator.js';
 import { StratamapError } from './errors.js';
 import { Handle } from './handle.js';
 import { type AddressMap, mapHandle, mapNames, type Names } from './map.js';
@@ -42,9 +42,18 @@ export interface CompletionOptions {
   bufferBytes?: number | undefined;
 }
 
-/** Words of one batch at most: above the longest record. */
-const BATCH_WORDS = 65536;
+const DETACH_TIMEOUT = 10_000; // ms
+
+/** The maps that a probe feeds. */
 const fed = new WeakSet<AddressMap>();
+
+/** A probe that nobody can reach any more is detached; then its map may be fed by another. */
+const dropped = new FinalizationRegistry<{ handle: ProbeHandle; map: AddressMap }>(({ handle, map }) => {
+  const freed = () => void fed.delete(map);
+  detachNative(handle, DETACH_TIMEOUT).then(freed, freed);
+});
+
+const detachNative = (handle: ProbeHandle, timeout: number) => native.detachProbe(handle, Math.round(timeout * 1e6));
 
 class Probe extends Handle {
   readonly #handle: ProbeHandle;
@@ -52,10 +61,10 @@ class Probe extends Handle {
   readonly #map: AddressMap;
   readonly association: Association;
   readonly correlation: Correlation;
-  #timeout = 10_000;
+  #timeout = DETACH_TIMEOUT;
   #complete = true;
   #detached = false;
-  #listening = false;
+  #subscription: Subscription | undefined;
 
   constructor(handle: ProbeHandle, map: AddressMap, association: Association, correlation: Correlation) {
     super();
@@ -64,6 +73,7 @@ class Probe extends Handle {
     this.#names = mapNames(map);
     this.association = association;
     this.correlation = correlation;
+    dropped.register(this, { handle, map }, this);
   }
 
   /** Whether what passes now teaches: not before everything has ended that was in flight at attach. */
@@ -79,20 +89,20 @@ class Probe extends Handle {
   /**
    * What the disks complete from this call on, in batches. A batch and its cursor are reused: they hold until the next
    * batch is asked for. Ends when the probe is detached and everything has been taken. Completions that are not taken in
-   * time are dropped, and counted in `stats.eventsDropped`. One consumer at a time.
+   * time are dropped, and counted in `stats.eventsDropped`. One consumer at a time: it makes room for the next when it
+   * leaves its `for await`, or calls `return`.
    */
-  completions(options: CompletionOptions = {}): AsyncGenerator<CompletionBatch, void, undefined> {
+  completions(options: CompletionOptions = {}): Completions {
     this.use();
     const bufferBytes = check.object(options, 'options').bufferBytes ?? 2 ** 23;
     check.integer(bufferBytes, 'bufferBytes', 2 ** 16, 2 ** 31);
-    if (this.#listening) {
+    if (this.#subscription?.over === false) {
       throw new StratamapError('completions() has a consumer already: end it first', 'ERR_STRATAMAP_BUSY', {
         layer: 'probe',
       });
     }
-    native.probeListen(this.#handle, 2 ** Math.floor(Math.log2(bufferBytes / 8)));
-    this.#listening = true;
-    return this.#drain();
+    this.#subscription = new Subscription(this.#handle, 2 ** Math.floor(Math.log2(bufferBytes / 8)));
+    return new Completions(this.#subscription, this.#names, () => this.#detached);
   }
 
   /**
@@ -111,30 +121,16 @@ class Probe extends Handle {
   }
 
   protected override async closeNative(): Promise<void> {
-    this.#complete = await native.detachProbe(this.#handle, Math.round(this.#timeout * 1e6));
-    this.#detached = true;
-    fed.delete(this.#map);
-  }
-
-  async *#drain(): AsyncGenerator<CompletionBatch, void, undefined> {
-    const words = new Float64Array(BATCH_WORDS);
-    const batch = new CompletionBatch(words, this.#names);
     try {
-      for (;;) {
-        const last = this.#detached;
-        const count = native.probeDrain(this.#handle, words);
-        if (count > 0) {
-          CompletionBatch.fill(batch, count);
-          yield batch;
-        } else if (last) {
-          return;
-        } else {
-          await native.probeWait(this.#handle);
-        }
-      }
+      this.#complete = await detachNative(this.#handle, this.#timeout);
+    } catch (error) {
+      this.#subscription?.end(); // nobody else wakes its consumer
+      throw error;
     } finally {
-      native.probeUnlisten(this.#handle);
-      this.#listening = false;
+      // Also where detaching has failed: it stops to learn before anything that can fail.
+      this.#detached = true;
+      fed.delete(this.#map);
+      dropped.unregister(this);
     }
   }
 }

@@ -60,7 +60,7 @@ class HostBox : public std::enable_shared_from_this<HostBox> {
   std::vector<sm_device*> devices;
   std::vector<Volume*> volumes;
   std::vector<VirtualDisk*> disks;
-  std::vector<Probe*> probes;  // attached
+  std::vector<Probe*> probes;  // attached, or about to be
 
  private:
   Environment* environment_;

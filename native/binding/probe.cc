@@ -1,6 +1,7 @@
 // Probes for JavaScript, and their completion events.
 #include "intercept/probe.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <ctime>
@@ -37,7 +38,16 @@ struct ProbeBox : Letter {
   // Garbage: the host's end, or its own, has detached it, or this does.
   ~ProbeBox() {
     std::lock_guard lock(host->busy);
-    if (probe && std::erase(host->probes, probe.get())) probe->detach(kDetachTimeout);
+    detachUnderLock(kDetachTimeout);
+  }
+
+  // Under the host's `busy`: 0 or -ETIMEDOUT. Where it throws, what is left attached goes with the host.
+  int detachUnderLock(uint64_t timeout) {
+    auto& attached = host->probes;
+    if (std::find(attached.begin(), attached.end(), probe.get()) == attached.end()) return 0;
+    const int status = probe->detach(timeout);
+    std::erase(attached, probe.get());
+    return status;
   }
 
   static void wake(void* context) {
@@ -89,6 +99,7 @@ Failure attach(ProbeBox& box, std::shared_ptr<AddressMap> map, const ProbeOption
   if (int status = Probe::create(host.host->stack(), std::move(map), options, &box.probe, &why); status < 0) {
     return probeFailure(status, std::move(why));
   }
+  host.probes.push_back(box.probe.get());  // before it is attached to anything: no exception may leave it behind
   box.attachedAt = monotonic();
   int status = 0;
   for (sm_device* device : host.devices) {
@@ -98,12 +109,11 @@ Failure attach(ProbeBox& box, std::shared_ptr<AddressMap> map, const ProbeOption
     if (status == 0) status = box.probe->addDisk(disk->contract());
   }
   if (status < 0) {
-    box.probe->detach(kDetachTimeout);
+    box.detachUnderLock(kDetachTimeout);
     return probeFailure(status, std::string("the probe cannot attach to every disk and device: ") + errnoName(-status) +
                                     ". Detach other probes and interposers first");
   }
   box.probe->begin();
-  host.probes.push_back(box.probe.get());
   return {};
 }
 
@@ -126,7 +136,7 @@ Napi::Value detachProbe(const Napi::CallbackInfo& info) {
   return startJob(
       info.Env(), box->host,
       [box, status, timeout = numberOf(info[1])]() -> Failure {
-        if (std::erase(box->host->probes, box->probe.get())) *status = box->probe->detach(timeout);
+        *status = box->detachUnderLock(timeout);
         return {};
       },
       [box, status](Napi::Env env) {

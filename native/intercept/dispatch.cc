@@ -4,28 +4,20 @@
 #include <cerrno>
 #include <chrono>
 #include <map>
-#include <mutex>
 #include <thread>
 
+#include "intercept/deadline.h"
+
 namespace sm {
-
-namespace {
-
-std::mutex chainsMutex;  // one attach or detach at a time in the process: rare, and simple
-
-std::map<uint32_t, std::unique_ptr<DispatchChain>>& chains() {
-  static auto* all = new std::map<uint32_t, std::unique_ptr<DispatchChain>>();  // outlives every I/O thread
-  return *all;
-}
-
-}  // namespace
 
 DispatchChain::DispatchChain(sm_device* device)
     : device_(device), driver_(__atomic_load_n(&device->ops, __ATOMIC_ACQUIRE)) {}
 
 DispatchChain& DispatchChain::of(sm_device* device) {
-  std::lock_guard lock(chainsMutex);
-  auto& chain = chains()[device->id];
+  static std::mutex mutex;
+  static auto* chains = new std::map<uint32_t, std::unique_ptr<DispatchChain>>();  // outlives every I/O thread
+  std::lock_guard lock(mutex);
+  auto& chain = (*chains)[device->id];
   if (!chain) chain.reset(new DispatchChain(device));
   return *chain;
 }
@@ -66,7 +58,7 @@ void DispatchChain::publish() {
 }
 
 int DispatchChain::insert(Interposer* interposer) {
-  std::lock_guard lock(chainsMutex);
+  std::lock_guard lock(mutex_);
   if (std::find(interposers_.begin(), interposers_.end(), interposer) != interposers_.end()) return -EEXIST;
   if (interposers_.size() >= kMost) return -ENOSPC;
   interposer->active_.store(true, std::memory_order_release);
@@ -76,23 +68,28 @@ int DispatchChain::insert(Interposer* interposer) {
 }
 
 int DispatchChain::remove(const sm_stack* stack, Interposer* interposer, uint64_t timeout) {
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::nanoseconds(timeout);
+  const Deadline deadline(timeout);
+  std::vector<Link*> retired;
   {
-    std::lock_guard lock(chainsMutex);
+    std::lock_guard lock(mutex_);
     auto it = std::find(interposers_.begin(), interposers_.end(), interposer);
     if (it == interposers_.end()) return -ENOENT;
     interposers_.erase(it);
     publish();
     interposer->active_.store(false, std::memory_order_release);
-    // After this no thread is on its way into an old chain.
-    if (stack->everywhere(
-            stack, [](void*) {}, nullptr, timeout) != 0)
-      return -ETIMEDOUT;
-    free_.insert(free_.end(), retired_.begin(), retired_.end());
-    retired_.clear();
+    retired.swap(retired_);
   }
+  // After this no thread is on its way into an old chain.
+  const int late = stack->everywhere(
+      stack, [](void*) {}, nullptr, deadline.left());
+  {
+    std::lock_guard lock(mutex_);
+    std::vector<Link*>& to = late ? retired_ : free_;
+    to.insert(to.end(), retired.begin(), retired.end());
+  }
+  if (late) return -ETIMEDOUT;
   while (interposer->inside() != 0) {
-    if (std::chrono::steady_clock::now() >= deadline) return -ETIMEDOUT;
+    if (deadline.over()) return -ETIMEDOUT;
     std::this_thread::sleep_for(std::chrono::microseconds(50));
   }
   return 0;

@@ -15,6 +15,7 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 namespace sm {
@@ -61,6 +62,7 @@ class DispatchChain {
 
   sm_device* const device_;
   const sm_device_ops* const driver_;
+  std::mutex mutex_;                      // of what follows
   std::vector<Interposer*> interposers_;  // top first
   std::vector<std::unique_ptr<Link>> links_;
   std::vector<Link*> current_, retired_, free_;

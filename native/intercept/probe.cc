@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "correlate/correlator.h"
+#include "intercept/deadline.h"
 #include "intercept/dispatch.h"
 #include "intercept/record_filter.h"
 
@@ -74,8 +75,8 @@ struct Probe::State {
   bool begun = false;
   bool stuck = false;  // something may still be inside: nothing is ever freed
 
-  int removeDisk(size_t i, uint64_t timeout);
-  int removeDevice(size_t i, uint64_t timeout);
+  int removeDisk(size_t i, const Deadline& deadline);
+  int removeDevice(size_t i, const Deadline& deadline);
 };
 
 int Probe::create(const sm_stack* stack, std::shared_ptr<AddressMap> map, const ProbeOptions& options,
@@ -139,14 +140,13 @@ int Probe::addDevice(sm_device* device) {
   return 0;
 }
 
-int Probe::State::removeDisk(size_t i, uint64_t timeout) {
+int Probe::State::removeDisk(size_t i, const Deadline& deadline) {
   DiskPoint& point = disks[i];
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::nanoseconds(timeout);
   // First of all: requests that the filter no longer sees may come while it waits for those that it saw.
   correlator->leaveDisk(point.key);
-  int error = stack->filter_detach(stack, point.disk, point.filter.get(), timeout);
+  int error = stack->filter_detach(stack, point.disk, point.filter.get(), deadline.left());
   while (error == 0 && correlator->insideDisk(point.key) != 0) {
-    if (std::chrono::steady_clock::now() >= deadline) error = -ETIMEDOUT;
+    if (deadline.over()) error = -ETIMEDOUT;
     std::this_thread::sleep_for(std::chrono::microseconds(50));
   }
   correlator->unwatchDisk(point.key);
@@ -158,10 +158,10 @@ int Probe::State::removeDisk(size_t i, uint64_t timeout) {
   return error;
 }
 
-int Probe::State::removeDevice(size_t i, uint64_t timeout) {
+int Probe::State::removeDevice(size_t i, const Deadline& deadline) {
   DevicePoint& point = devices[i];
   correlator->leaveDevice(point.key);
-  int error = DispatchChain::of(point.device).remove(stack, point.tap.get(), timeout);
+  int error = DispatchChain::of(point.device).remove(stack, point.tap.get(), deadline.left());
   correlator->unwatchDevice(point.key);
   if (error != 0) {
     stuck = true;
@@ -173,14 +173,14 @@ int Probe::State::removeDevice(size_t i, uint64_t timeout) {
 
 int Probe::removeDisk(sm_disk* disk, uint64_t timeout) {
   for (size_t i = 0; i < state_->disks.size(); ++i) {
-    if (state_->disks[i].disk == disk) return state_->removeDisk(i, timeout);
+    if (state_->disks[i].disk == disk) return state_->removeDisk(i, Deadline(timeout));
   }
   return -ENOENT;
 }
 
 int Probe::removeDevice(sm_device* device, uint64_t timeout) {
   for (size_t i = 0; i < state_->devices.size(); ++i) {
-    if (state_->devices[i].device == device) return state_->removeDevice(i, timeout);
+    if (state_->devices[i].device == device) return state_->removeDevice(i, Deadline(timeout));
   }
   return -ENOENT;
 }
@@ -214,15 +214,16 @@ ProbeCounters Probe::counters() const {
 }
 
 int Probe::detach(uint64_t timeout) {
+  const Deadline deadline(timeout);
   int result = 0;
   // Rule 7: all are stale before the first is out of sight.
   for (auto& point : state_->disks) state_->correlator->leaveDisk(point.key);
   for (auto& point : state_->devices) state_->correlator->leaveDevice(point.key);
   while (!state_->disks.empty()) {
-    if (int error = state_->removeDisk(state_->disks.size() - 1, timeout)) result = error;
+    if (int error = state_->removeDisk(state_->disks.size() - 1, deadline)) result = error;
   }
   while (!state_->devices.empty()) {
-    if (int error = state_->removeDevice(state_->devices.size() - 1, timeout)) result = error;
+    if (int error = state_->removeDevice(state_->devices.size() - 1, deadline)) result = error;
   }
   state_->correlator->subscribe(nullptr, nullptr, nullptr);
   return result;

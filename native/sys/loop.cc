@@ -86,7 +86,11 @@ Try configure(const LoopOptions& options, int file, const std::string& path, Loo
     return Try::kFailed;
   }
   loop_info64 info{};
-  out->directIo = ioctl(device.get(), LOOP_GET_STATUS64, &info) == 0 && (info.lo_flags & LO_FLAGS_DIRECT_IO);
+  if (ioctl(device.get(), LOOP_GET_STATUS64, &info) == 0) {
+    out->directIo = info.lo_flags & LO_FLAGS_DIRECT_IO;
+    out->backingDevice = info.lo_device;
+    out->backingInode = info.lo_inode;
+  }
   out->path = path;
   out->fd = options.autoclear ? device.release() : -1;
   return Try::kDone;
@@ -117,7 +121,11 @@ int clearOnce(LoopDevice* device, loop_info64* info, std::string* what) {
   if (exclusive.get() < 0) return failed(errno, "open " + device->path, "close what uses it, then detach", what);
   const bool held = device->fd >= 0;
   const int fd = held ? device->fd : exclusive.get();
-  if (ioctl(fd, LOOP_GET_STATUS64, info) != 0) return failed(errno, "status of " + device->path, "", what);
+  const char* gone = "someone else has detached it already";
+  if (ioctl(fd, LOOP_GET_STATUS64, info) != 0) return failed(errno, "status of " + device->path, gone, what);
+  if (info->lo_device != device->backingDevice || info->lo_inode != device->backingInode) {
+    return failed(ENXIO, "detach " + device->path, gone, what);  // the device is another file's by now
+  }
   if (held) exclusive.close();  // so that ours is the only one left
   if (ioctl(fd, LOOP_CLR_FD, 0) != 0) return failed(errno, "LOOP_CLR_FD on " + device->path, "", what);
   loop_info64 after{};
@@ -158,12 +166,17 @@ int loopAttach(const LoopOptions& options, LoopDevice* out, std::string* what) {
 }
 
 int loopDetach(LoopDevice* device, std::string* what) {
+  if (device->number < 0) return 0;
   const auto deadline = std::chrono::steady_clock::now() + kPatience;
   loop_info64 info{};
   int result = 0;
   within(deadline, [&] { return (result = clearOnce(device, &info, what)) != -EBUSY; });
-  if (result != 0) return result;
+  if (result != 0 && result != -ENXIO) return result;
   if (device->fd >= 0) close(std::exchange(device->fd, -1));
+  if (result == -ENXIO) {
+    device->number = -1;
+    return result;
+  }
   if (!within(deadline, [&] { return isFree(device->path, info); })) {
     return failed(EBUSY, "wait until " + device->path + " is free", "someone opened it meanwhile", what);
   }

@@ -17,10 +17,13 @@ interface Finished {
   stderr: string;
 }
 
+// As far as colours go, the environment of a CI run in which nobody asks for them, whatever the tests run in.
+const PLAIN = { CI: '1', FORCE_COLOR: undefined, NO_COLOR: undefined };
+
 function start(args: string[], cwd: string, env: Record<string, string> = {}) {
   const child = spawn(process.execPath, [PROGRAM, 'demo', '--folder', cwd, ...args], {
     cwd,
-    env: { ...process.env, ...env },
+    env: { ...process.env, ...PLAIN, ...env },
   });
   onTestFinished(() => void child.kill('SIGKILL'));
   const result: Finished = { code: null, stdout: '', stderr: '' };
@@ -115,6 +118,13 @@ withTools('the demo shows pictures, extents, ledger and proof', async () => {
   expect(readdirSync(folder)).toEqual(['x.svg']);
 });
 
+withTools('FORCE_COLOR colours what is no terminal', async () => {
+  const args = ['--size', '8M', '--files', '--no-svg'];
+  const { code, stdout } = await start(args, tmpDir(), { FORCE_COLOR: '1' }).finished;
+  expect(code).toBe(0);
+  expect(stdout).toContain('\x1b[32m\x1b[1mProven: not one byte differs.\x1b[22m\x1b[39m\n');
+});
+
 withTools('--keep leaves the files, and says where', async () => {
   const folder = tmpDir();
   const { stdout } = await start(['--size', '8M', '--files', '--no-svg', '--keep'], folder).finished;
@@ -196,7 +206,7 @@ test('stratamap has a help and a version', async () => {
   const run = (...args: string[]) =>
     new Promise<string>((resolve) => {
       let out = '';
-      spawn(process.execPath, [PROGRAM, ...args])
+      spawn(process.execPath, [PROGRAM, ...args], { env: { ...process.env, ...PLAIN } })
         .on('close', (code) => resolve(`${code} ${out}`))
         .stdout.on('data', (data) => {
           out += data;

@@ -49,6 +49,7 @@ function child(body: string, args: string[] = [], folder = tmpDir()): Ended {
   writeFileSync(script, `${PRELUDE}\n${body}`);
   const { status, signal, stdout, stderr } = spawnSync(process.execPath, [...args, script], {
     cwd: folder,
+    env: { ...process.env, FORCE_COLOR: undefined, NO_COLOR: undefined }, // console.log heeds them, also on a pipe
     encoding: 'utf8',
     timeout: 60_000,
     killSignal: 'SIGKILL',
@@ -215,6 +216,45 @@ describe('garbage', () => {
           await one(i);
           for (let j = 0; j < 10; ++j) { globalThis.gc(); await wait(10); }
         }
+        console.log('done');
+      })();`;
+    expect(child(body, ['--expose-gc'])).toEqual(clean('done\n'));
+  });
+
+  test('a probe that nothing can reach any more leaves its map to another', () => {
+    const body = `
+      (async () => {
+        const map = await stratamap.openMap();
+        for (let i = 0; i < 4; ++i) {
+          await (async () => {
+            const { host, disk } = await open('a' + i);
+            const probe = await host.attachProbe({ map });
+            while (!probe.learning) await wait(1);
+            await disk.write(0, Buffer.alloc(4096, 1));
+            console.log(map.locate('vm/a', 0, 4096)[0].state);
+          })();
+          for (let j = 0; j < 10; ++j) { globalThis.gc(); await wait(10); }
+          console.log(map.locate('vm/a', 0, 4096)[0].state);
+        }
+      })();`;
+    expect(child(body, ['--expose-gc'])).toEqual(clean('mapped\nstale\n'.repeat(4)));
+  });
+
+  test('a consumer of completions that nothing can reach any more makes room for another', () => {
+    const body = `
+      (async () => {
+        const { host, disk } = await open('a');
+        const probe = await host.attachProbe({ map: await stratamap.openMap() });
+        for (let i = 0; i < 4; ++i) {
+          await (async () => {
+            const completions = probe.completions();
+            await disk.write(0, Buffer.alloc(4096));
+            if (i % 2) await completions.next();
+          })();
+          for (let j = 0; j < 10; ++j) { globalThis.gc(); await wait(10); }
+        }
+        await probe.detach();
+        await host.close();
         console.log('done');
       })();`;
     expect(child(body, ['--expose-gc'])).toEqual(clean('done\n'));

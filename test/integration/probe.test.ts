@@ -72,6 +72,21 @@ describe.each(['extent', 'stripe'])('%s', (type) => {
   });
 });
 
+test('a ledger knows a device by any name, and no other', async () => {
+  const names = ['__proto__', 'constructor', 'd0'];
+  const host = await testHost();
+  for (const name of names) await host.openDevice({ name, driver: 'null', size: MiB });
+  const map = await openMap();
+  await host.attachProbe({ map });
+  const none = { operations: 0, bytes: 0 };
+  const { devices } = map.ledger();
+  expect(Object.keys(devices).sort()).toEqual(names);
+  for (const name of names) {
+    expect(devices[name]).toEqual({ attributed: none, ambiguous: none, unattributed: none, control: none });
+  }
+  expect(devices.toString).toBeUndefined();
+});
+
 test('references to disks and devices', async () => {
   const map = await openMap();
   const unknown = [{ diskOffset: 4096, length: 100, state: 'unknown', moving: false, shared: false, places: [] }];
@@ -198,6 +213,34 @@ describe('completions', () => {
     const { value } = await second.next();
     expect(Array.from(value!, ({ offset }) => offset)).toEqual([4096]);
     await second.return();
+  });
+
+  test('a consumer that is ended before it has begun makes room for the next', async () => {
+    const { host, disk } = await openStack();
+    const probe = await host.attachProbe({ map: await openMap() });
+    for (const end of ['return', Symbol.asyncDispose] as const) {
+      const early = probe.completions();
+      await disk.write(0, pattern(4096));
+      await early[end]();
+      expect(await early.next()).toEqual({ done: true, value: undefined });
+    }
+    const late = probe.completions();
+    await disk.write(8192, pattern(4096));
+    const { value } = await late.next();
+    expect(Array.from(value!, ({ offset }) => offset)).toEqual([8192]);
+  });
+
+  test('a consumer that waits is done when it is ended, or the probe detached', async () => {
+    const { host } = await openStack();
+    const probe = await host.attachProbe({ map: await openMap() });
+    const done = { done: true, value: undefined };
+    const ended = probe.completions();
+    const waiting = [ended.next(), ended.next()];
+    await ended.return();
+    expect(await Promise.all(waiting)).toEqual([done, done]);
+    const last = probe.completions().next();
+    await probe.detach();
+    expect(await last).toEqual(done);
   });
 
   test('what is not taken in time is dropped and counted', async () => {

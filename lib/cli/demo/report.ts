@@ -1,13 +1,16 @@
 // What people and programs are shown of a demo.
 import Table from 'cli-table3';
-import pc from 'picocolors';
+import picocolors from 'picocolors';
 import type { Extent } from '../../index.js';
+import { wantsColour } from '../colour.js';
 import { cellBytesFor, type DevicePicture, drawDevice, type Paint, renderPicture } from './picture.js';
 import type { DemoResult } from './run.js';
 import { formatBytes } from './size.js';
 import { isMapped } from './snapshot.js';
 import { CHUNK } from './stack.js';
 import { renderSvg, SVG_CELLS } from './svg.js';
+
+const pc = picocolors.createColors(wantsColour(process.stdout, process.env));
 
 const MOST_ROWS = 24;
 const LARGEST = 8;

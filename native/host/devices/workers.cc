@@ -28,11 +28,12 @@ static_assert(sizeof(Work) <= sizeof(sm_request::driver));
 }  // namespace
 
 Workers::Workers(const OpenFile& file, unsigned count) : file_(file) {
+  // Nothing else may throw once a thread runs: it is joined by the destructor alone.
   threads_.reserve(count);
+  for (unsigned i = 0; i < count; ++i) scratches_.push_back(std::make_unique<Scratch>());
   for (unsigned i = 0; i < count; ++i) {
-    scratches_.push_back(std::make_unique<Scratch>());
     try {
-      threads_.emplace_back([this, scratch = scratches_.back().get()] { work(*scratch); });
+      threads_.emplace_back([this, scratch = scratches_[i].get()] { work(*scratch); });
     } catch (const std::system_error&) {
       if (threads_.empty()) throw;
       break;

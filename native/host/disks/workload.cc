@@ -1,5 +1,6 @@
 #include "disks/workload.h"
 
+#include <bit>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -14,8 +15,6 @@
 
 namespace sm {
 namespace {
-
-constexpr uint64_t kPoolShare = 8 << 20;  // bytes: beyond this, buffers are the workload's own, not the pool's
 
 // xoshiro256++ (Blackman, Vigna: Scrambled Linear Pseudorandom Number Generators, 2019).
 class Random {
@@ -109,7 +108,9 @@ struct Workload::State {
   // --- begin and end
   void run() {
     disk.pin();
-    const bool fromPool = options.blockSize * slots.size() <= kPoolShare;
+    // Half of the pool stays free for those who cannot go on without; beyond that, buffers are the workload's own.
+    const uint64_t needed = std::bit_ceil(options.blockSize) * slots.size();
+    const bool fromPool = home.buffers().freeBytes() >= home.buffers().bytes() / 2 + needed;
     for (size_t i = 0; i < slots.size(); ++i) {
       Slot& slot = slots[i];
       uint64_t capacity;

@@ -31,10 +31,10 @@ RequestPool::RequestPool(uint32_t count, uint32_t threadIndex, const HostClock& 
       nextSerial_(threadIndex + 1),
       slots_(new Slot[count]),
       free_(new Slot*[count]),
-      freeCount_(count) {
+      freeCount_(count),
+      asymmetric_(syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0) {
   static_assert(offsetof(Slot, request) == sizeof(uint64_t) && offsetof(Slot, extension) % 64 == 0);
   for (uint32_t i = 0; i < count; ++i) free_[i] = &slots_[count - 1 - i];
-  syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
 }
 
 RequestPool::~RequestPool() = default;
@@ -43,6 +43,7 @@ RequestPool::Slot* RequestPool::take() {
   if (freeCount_ == 0) return nullptr;
   Slot* slot = free_[--freeCount_];
   slot->birth.store(clock_.epoch.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  if (!asymmetric_) __sync_synchronize();
   // The frames need no clearing, nor the driver's scratch.
   sm_request* request = &slot->request;
   std::memset(request, 0, offsetof(sm_request, extension));
@@ -103,8 +104,10 @@ void RequestPool::release(sm_request* request) {
 
 uint64_t RequestPool::busyBefore(uint64_t stamp) const {
   // The barrier that take() does without: afterwards either a birth is visible here, or whatever its thread does after
-  // it sees what was done before this call.
-  syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+  // it sees what was done before this call. Where the kernel refuses it, take() has one of its own.
+  if (!asymmetric_ || syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) != 0) {
+    __sync_synchronize();
+  }
   uint64_t busy = 0;
   for (uint32_t i = 0; i < count_; ++i) {
     const uint64_t birth = slots_[i].birth.load(std::memory_order_acquire);

@@ -43,6 +43,7 @@ class RequestPool {
   std::unique_ptr<Slot[]> slots_;
   std::unique_ptr<Slot*[]> free_;  // a stack: what was used last is warm
   uint32_t freeCount_;
+  const bool asymmetric_;  // busyBefore() has the barrier of both sides
 };
 
 }  // namespace sm

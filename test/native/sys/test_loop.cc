@@ -155,8 +155,17 @@ TEST_CASE("what cannot be attached or detached says so") {
   CHECK(device.number == -1);
   REQUIRE(loopAttach({.file = folder / "image"}, &device, &what) == 0);
   LoopDevice again = device;
+  LoopDevice third = device;
+  CHECK(loopDetach(&device, &what) == 0);
   CHECK(loopDetach(&device, &what) == 0);
   CHECK(loopDetach(&again, &what) == -ENXIO);
+
+  // The number may be another file's by now; that one stays.
+  Loop other({.file = folder.file("other", 65536)});
+  third.path = other.device.path;
+  third.number = other.device.number;
+  CHECK(loopDetach(&third, &what) == -ENXIO);
+  CHECK(bound(other.device.number));
 }
 
 TEST_CASE("kinds of paths") {
