@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "crc32c.h"
-#include "medium.h"
 
 namespace sm {
 namespace {
@@ -66,28 +65,41 @@ int32_t Directory::format(const sm_services* services, sm_device* device, const 
   empty.services_ = services;
   empty.device_ = device;
   memcpy(empty.uuid_, uuid, sizeof empty.uuid_);
-  return empty.store({}, 1, error);
+  const Image image = empty.image({}, 1, 1);
+  return image.memory ? empty.write(image, error) : report(error, -ENOMEM, "no memory for the directory");
 }
 
 int32_t Directory::load(const sm_services* services, sm_device* device, const uint8_t uuid[16], uint32_t blockSize,
-                        sm_error* error) {
+                        Durability& durability, sm_error* error) {
   services_ = services;
   device_ = device;
+  durability_ = &durability;
   memcpy(uuid_, uuid, sizeof uuid_);
   blockSize_ = blockSize;
   const PageMemory memory = allocatePages(2 * kDirectoryBytes);
   if (!memory) return report(error, -ENOMEM, "no memory for the directory");
-  if (int32_t status = mediumIo(services, device, SM_OP_READ, kDirectoryAt, memory.get(), 2 * kDirectoryBytes, error))
-    return status;
   Header headers[2];
   bool valid[2];
-  for (uint32_t i = 0; i < 2; ++i) valid[i] = whole(memory.get() + i * kDirectoryBytes, uuid, &headers[i]);
-  if (!valid[0] && !valid[1])
+  sm_error unread{};
+  for (uint32_t i = 0; i < 2; ++i) {
+    uint8_t* copy = memory.get() + i * kDirectoryBytes;
+    valid[i] = mediumIo(services, device, SM_OP_READ, copyAt(i), copy, kDirectoryBytes, &unread) == 0 &&
+               whole(copy, uuid, &headers[i]);
+  }
+  copyUnread_ = unread.code != 0;
+  if (!valid[0] && !valid[1]) {
+    if (copyUnread_) return report(error, unread.code, "%s", unread.message);
     return report(
         error, -EBADMSG,
         "both copies of the directory on device '%s' are damaged: restore the device from a backup, or format "
         "the volume anew",
         device->name);
+  }
+  if (copyUnread_)
+    services->log(services, SM_LOG_WARNING,
+                  (std::string(unread.message) + ": the other copy of the list of disks is used, which may lack the "
+                                                 "last change")
+                      .c_str());
   copy_ = valid[1] && (!valid[0] || headers[1].sequence > headers[0].sequence) ? 1 : 0;
   const Header& header = headers[copy_];
   disks_.resize(header.count);
@@ -172,29 +184,53 @@ int32_t Directory::resize(uint32_t id, uint64_t bytes, sm_error* error) {
   return store(std::move(disks), nextId_, error);
 }
 
-int32_t Directory::store(std::vector<DiskRecord> disks, uint32_t nextId, sm_error* error) {
+Directory::Image Directory::image(const std::vector<DiskRecord>& disks, uint32_t nextId, uint64_t sequence) const {
   const auto count = static_cast<uint32_t>(disks.size());
-  const uint64_t length = roundUp(copyBytes(count), kPage);
-  const PageMemory memory = allocatePages(length);
-  if (!memory) return report(error, -ENOMEM, "no memory for the directory");
-  if (count) memcpy(memory.get() + sizeof(Header), disks.data(), count * sizeof(DiskRecord));
+  Image image{nullptr, roundUp(copyBytes(count), kPage)};
+  image.memory = allocatePages(image.length);
+  if (!image.memory) return image;
+  if (count) memcpy(image.memory.get() + sizeof(Header), disks.data(), count * sizeof(DiskRecord));
   Header header{};
   header.magic = kMagic;
-  header.sequence = sequence_ + 1;
+  header.sequence = sequence;
   memcpy(header.uuid, uuid_, sizeof header.uuid);
   header.count = count;
   header.nextId = nextId;
-  header.crc = checksum(header, memory.get());
-  memcpy(memory.get(), &header, sizeof header);
-  const uint32_t copy = 1 - copy_;
-  if (int32_t status = mediumIo(services_, device_, SM_OP_WRITE, copyAt(copy), memory.get(), length, error))
+  header.crc = checksum(header, image.memory.get());
+  memcpy(image.memory.get(), &header, sizeof header);
+  return image;
+}
+
+int32_t Directory::write(const Image& image, sm_error* error) const {
+  return mediumIo(services_, device_, SM_OP_WRITE, copyAt(1 - copy_), image.memory.get(), image.length, error);
+}
+
+int32_t Directory::store(std::vector<DiskRecord> disks, uint32_t nextId, sm_error* error) {
+  if (int32_t status = durability_->check(error)) return status;
+  const Image after = image(disks, nextId, sequence_ + 1), before = image(disks_, nextId_, sequence_ + 2);
+  if (!after.memory || !before.memory) return report(error, -ENOMEM, "no memory for the directory");
+  int32_t status = write(after, error);
+  if (!status) status = mediumFlush(services_, device_, *durability_, error);
+  if (!status) {
+    copy_ = 1 - copy_;
+    ++sequence_;
+    nextId_ = nextId;
+    disks_ = std::move(disks);
+    return 0;
+  }
+  // Durability may be lost by now, but this flush answers for this copy alone.
+  int32_t again = write(before, nullptr);
+  if (!again) again = mediumIo(services_, device_, SM_OP_FLUSH, 0, nullptr, 0, nullptr);
+  if (!again) {
+    copy_ = 1 - copy_;
+    sequence_ += 2;
     return status;
-  if (int32_t status = mediumIo(services_, device_, SM_OP_FLUSH, 0, nullptr, 0, error)) return status;
-  copy_ = copy;
-  ++sequence_;
-  nextId_ = nextId;
-  disks_ = std::move(disks);
-  return 0;
+  }
+  durability_->lose(again);
+  return report(error, status,
+                "the list of disks on device '%s' could not be written (%s) nor put back (%s): whether it has changed "
+                "shows when the volume is opened again; close it and open it again",
+                device_->name, strerror(-status), strerror(-again));
 }
 
 }  // namespace sm

@@ -39,6 +39,7 @@ struct Disk : ExtentDisk {
 struct Volume {
   const sm_services* services = nullptr;
   uint64_t extentBytes = 0;
+  Durability durability;
   Directory directory;
   ExtentTable table;
   std::unique_ptr<ExtentIo> io;
@@ -127,7 +128,9 @@ int32_t format(const sm_services* services, sm_device* const* devices, uint32_t 
 
 // Fills the disks' cells from the table. Of two extents for one place the newer counts; what counts for nothing any
 // more (after a crash, or of a disk deleted or shrunk) is given up, so that its entry is cleared before it is used.
-void fillCells(Volume& volume) {
+// What belongs to a disk that is yet to be added, or could if the copy of the directory that was not read is the newer
+// one, is no such left-over: that volume is not opened.
+int32_t fillCells(Volume& volume, const sm_device* first, sm_error* error) {
   uint32_t lastId = 0;
   Disk* disk = nullptr;
   for (uint32_t i = 0; i < volume.table.size(); ++i) {
@@ -135,6 +138,12 @@ void fillCells(Volume& volume) {
     if (extent.state != ExtentState::kDurable) continue;
     if (extent.disk != lastId) disk = volume.find(lastId = extent.disk);
     if (!disk || extent.index >= disk->cellCount) {
+      if (extent.disk >= volume.directory.nextId() || (disk && volume.directory.copyUnread()))
+        return report(error, -EBADMSG,
+                      "extent %u of disk %u is in use, but the list of disks on device '%s' does not know it: a newer "
+                      "copy of the list is damaged or cannot be read; copy the device to a good one, or restore it "
+                      "from a backup",
+                      extent.index, extent.disk, first->name);
       volume.table.giveUp(extent);
       continue;
     }
@@ -148,6 +157,7 @@ void fillCells(Volume& volume) {
       cell = i + 1;
     }
   }
+  return 0;
 }
 
 int32_t open(const sm_services* services, sm_device* const* devices, uint32_t count, const sm_option* options,
@@ -170,17 +180,17 @@ int32_t open(const sm_services* services, sm_device* const* devices, uint32_t co
     auto volume = std::make_unique<Volume>();
     volume->services = services;
     volume->extentBytes = extentBytes;
-    if (int32_t status =
-            volume->directory.load(services, devices[0], superblocks[0].uuid, superblocks[0].blockSize, error))
+    if (int32_t status = volume->directory.load(services, devices[0], superblocks[0].uuid, superblocks[0].blockSize,
+                                                volume->durability, error))
       return status;
     if (int32_t status = volume->table.load(services, devices, superblocks.data(), extentBytes, error)) return status;
-    volume->io =
-        std::make_unique<ExtentIo>(services, devices, count, static_cast<Issue>(issue), extentBytes, volume->table);
+    volume->io = std::make_unique<ExtentIo>(services, devices, count, static_cast<Issue>(issue), extentBytes,
+                                            volume->table, volume->durability);
     for (const DiskRecord& record : volume->directory.disks()) {
       if (int32_t status = checkSize(*volume, record.bytes, error)) return status;
       if (int32_t status = addDisk(*volume, record.id, record.bytes, error)) return status;
     }
-    fillCells(*volume);
+    if (int32_t status = fillCells(*volume, devices[0], error)) return status;
     volume->table.fillFree(seed);
     *out = volume.release();
     return 0;
@@ -189,9 +199,12 @@ int32_t open(const sm_services* services, sm_device* const* devices, uint32_t co
 
 int32_t close(void* handle, sm_error* error) {
   const std::unique_ptr<Volume> volume(&volumeOf(handle));
-  const int32_t status = volume->table.dirty() ? commitAndWait(*volume) : 0;
-  waitHome(volume->services, volume->io->devices()[0], [&] { return volume->io->idle(); });
-  if (status == 0) return 0;
+  Commit& commit = volume->io->commit();
+  bool due = false;  // also while a commit runs that nobody waits for: who asked for it may be done by now
+  callHome(volume->services, [&] { due = volume->table.dirty() || commit.running(); });
+  const int32_t status = due ? commitAndWait(*volume) : 0;
+  waitHome(volume->services, volume->io->devices()[0], [&] { return volume->io->idle() && !commit.running(); });
+  if (status == 0) return volume->durability.check(error);
   return report(error, status, "the volume's metadata could not be made durable: %s; what was flushed before is safe",
                 strerror(-status));
 }

@@ -10,8 +10,13 @@ constexpr uint32_t kNoSlot = UINT32_MAX;
 }  // namespace
 
 Commit::Commit(const sm_services* services, const std::vector<sm_device*>& devices, uint64_t maxTransfer,
-               ExtentTable& table, CommitOwner& owner)
-    : services_(services), devices_(devices), maxTransfer_(maxTransfer), table_(table), owner_(owner) {}
+               ExtentTable& table, Durability& durability, CommitOwner& owner)
+    : services_(services),
+      devices_(devices),
+      maxTransfer_(maxTransfer),
+      table_(table),
+      durability_(durability),
+      owner_(owner) {}
 
 void Commit::join(sm_request* request) {
   nextWaiters_.push(request);
@@ -62,6 +67,7 @@ void Commit::pump() {
       break;
     }
     if (pending_) break;
+    if (status_ == 0) status_ = durability_.failure();
     if (status_ || phase_ == Phase::kFlushLast || (phase_ == Phase::kFlushFirst && !haveRun_)) {
       end();
     } else {
@@ -113,6 +119,7 @@ sm_request* Commit::child(uint8_t op, uint64_t offset, uint64_t length, uint32_t
 void Commit::onDone(sm_request* child, void* context, uint64_t slot) {
   auto* commit = static_cast<Commit*>(context);
   if (child->status && !commit->status_) commit->status_ = child->status;
+  if (child->status && slot == kNoSlot) commit->durability_.lose(child->status);
   commit->services_->release(commit->services_, child);
   if (slot != kNoSlot) commit->unusedIov_ |= 1u << slot;
   --commit->pending_;

@@ -4,6 +4,7 @@
 // Thread contract: on the home I/O thread. Nothing allocates.
 #pragma once
 
+#include "durability.h"
 #include "extent_table.h"
 #include "flow.h"
 
@@ -29,7 +30,7 @@ class CommitOwner {
 class Commit {
  public:
   Commit(const sm_services* services, const std::vector<sm_device*>& devices, uint64_t maxTransfer, ExtentTable& table,
-         CommitOwner& owner);
+         Durability& durability, CommitOwner& owner);
 
   bool running() const { return phase_ != Phase::kIdle; }
   // Each takes part in a commit that begins now or later, so that all that is true now will be durable.
@@ -56,6 +57,7 @@ class Commit {
   const std::vector<sm_device*>& devices_;
   const uint64_t maxTransfer_;
   ExtentTable& table_;
+  Durability& durability_;
   CommitOwner& owner_;
 
   Phase phase_ = Phase::kIdle;

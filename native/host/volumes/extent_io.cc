@@ -20,17 +20,15 @@ void fillZeroes(const iovec* iov, uint64_t from, uint64_t length) {
   }
 }
 
-bool mustBeDurable(const sm_request* request) { return (request->flags & SM_FLAG_FUA) && sm_op_modifies(request->op); }
-
 }  // namespace
 
 ExtentIo::ExtentIo(const sm_services* services, sm_device* const* devices, uint32_t deviceCount, Issue issue,
-                   uint64_t extentBytes, ExtentTable& table)
-    : Flow(services, devices, deviceCount, issue),
+                   uint64_t extentBytes, ExtentTable& table, Durability& durability)
+    : Flow(services, devices, deviceCount, issue, durability),
       table_(table),
       extentBytes_(extentBytes),
       shift_(static_cast<uint32_t>(std::countr_zero(extentBytes))),
-      commit_(services, devices_, maxTransfer_, table, *this),
+      commit_(services, devices_, maxTransfer_, table, durability, *this),
       allocations_(kAllocations) {
   for (Allocation& allocation : allocations_) {
     allocation.next = unused_;
@@ -229,7 +227,7 @@ void ExtentIo::finishAllocation(Allocation& allocation) {
 void ExtentIo::finish(sm_request* request) {
   const RequestState& state = stateOf(request);
   if ((state.pending & kCommitFirst) && state.status == 0) return commit_.join(request);
-  sm_request_complete(request, state.status);
+  complete(request, state.status);
 }
 
 void ExtentIo::drainOwn() {
@@ -265,7 +263,7 @@ void ExtentIo::commitEnded(int32_t status, RequestQueue& waiters) {
     }
   }
   goOnLater(spaceWaiters_);
-  while (sm_request* request = waiters.pop()) sm_request_complete(request, status);
+  while (sm_request* request = waiters.pop()) complete(request, status);
   drain();
 }
 

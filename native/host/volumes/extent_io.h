@@ -27,7 +27,7 @@ constexpr uint32_t kBusyCell = 1u << 31;
 class ExtentIo final : public Flow, private CommitOwner {
  public:
   ExtentIo(const sm_services* services, sm_device* const* devices, uint32_t deviceCount, Issue issue,
-           uint64_t extentBytes, ExtentTable& table);
+           uint64_t extentBytes, ExtentTable& table, Durability& durability);
 
   Commit& commit() { return commit_; }
   // Gives up what the cells from `from` to before `to` hold. No request of the disk is in flight.

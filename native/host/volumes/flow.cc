@@ -6,8 +6,10 @@
 
 namespace sm {
 
-Flow::Flow(const sm_services* services, sm_device* const* devices, uint32_t deviceCount, Issue issue)
+Flow::Flow(const sm_services* services, sm_device* const* devices, uint32_t deviceCount, Issue issue,
+           Durability& durability)
     : services_(services),
+      durability_(durability),
       children_(services, issue),
       devices_(devices, devices + deviceCount),
       maxTransfer_(1u << 30) {
@@ -33,6 +35,7 @@ void Flow::advanceFlush(sm_request* request) {
           Flow* flow = static_cast<Flow*>(context);
           const int32_t status = child->status;
           flow->children_.put(child);
+          if (status) flow->durability_.lose(status);
           flow->settle(reinterpret_cast<sm_request*>(word), status);
         },
         this, reinterpret_cast<uint64_t>(request));

@@ -9,6 +9,7 @@
 #include <stratamap/services.h>
 
 #include "children.h"
+#include "durability.h"
 
 namespace sm {
 
@@ -60,7 +61,8 @@ class RequestQueue {
 
 class Flow {
  public:
-  Flow(const sm_services* services, sm_device* const* devices, uint32_t deviceCount, Issue issue);
+  Flow(const sm_services* services, sm_device* const* devices, uint32_t deviceCount, Issue issue,
+       Durability& durability);
   virtual ~Flow() = default;
   Flow(const Flow&) = delete;
   Flow& operator=(const Flow&) = delete;
@@ -81,7 +83,11 @@ class Flow {
   // Issues what can be issued, then calls issued(); or returns with the request in a queue.
   virtual void advance(sm_request* request) = 0;
   // All children have completed.
-  virtual void finish(sm_request* request) { sm_request_complete(request, stateOf(request).status); }
+  virtual void finish(sm_request* request) { complete(request, stateOf(request).status); }
+  void complete(sm_request* request, int32_t status) {
+    if (status == 0 && mustBeDurable(request)) status = durability_.failure();
+    sm_request_complete(request, status);
+  }
   // Goes on with what stopped for want of a child and is not a request.
   virtual void drainOwn() {}
 
@@ -120,6 +126,7 @@ class Flow {
   bool paused() const { return paused_; }
 
   const sm_services* services_;
+  Durability& durability_;
   Children children_;
   std::vector<sm_device*> devices_;
   uint64_t maxTransfer_;  // bytes: no child is longer, on any of the devices

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <memory>
 
+#include "durability.h"
 #include "report.h"
 
 namespace sm {
@@ -43,6 +44,15 @@ inline int32_t mediumIo(const sm_services* services, sm_device* device, uint8_t 
   if (status == 0) return 0;
   return report(error, status, "cannot %s device '%s' (offset %llu, %llu bytes): %s", kNames[op], device->name,
                 static_cast<unsigned long long>(offset), static_cast<unsigned long long>(length), strerror(-status));
+}
+
+// A flush of an open volume's device.
+inline int32_t mediumFlush(const sm_services* services, sm_device* device, Durability& durability, sm_error* error) {
+  if (int32_t status = mediumIo(services, device, SM_OP_FLUSH, 0, nullptr, 0, error)) {
+    durability.lose(status);
+    return status;
+  }
+  return durability.check(error);
 }
 
 }  // namespace sm

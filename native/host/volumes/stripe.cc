@@ -30,6 +30,7 @@ using Long = unsigned long long;
 struct Volume {
   const sm_services* services = nullptr;
   StripeLayout layout{};
+  Durability durability;
   Directory directory;
   std::unique_ptr<StripeIo> io;
   std::vector<std::unique_ptr<StripeDisk>> open;
@@ -90,8 +91,8 @@ int32_t open(const sm_services* services, sm_device* const* devices, uint32_t co
     auto volume = std::make_unique<Volume>();
     volume->services = services;
     volume->layout = makeLayout(smallest, chunkBytes, count);
-    if (int32_t status =
-            volume->directory.load(services, devices[0], superblocks[0].uuid, superblocks[0].blockSize, error))
+    if (int32_t status = volume->directory.load(services, devices[0], superblocks[0].uuid, superblocks[0].blockSize,
+                                                volume->durability, error))
       return status;
     for (const DiskRecord& record : volume->directory.disks())
       if (record.words[0] > volume->layout.rows ||
@@ -99,17 +100,18 @@ int32_t open(const sm_services* services, sm_device* const* devices, uint32_t co
         return report(error, -EBADMSG,
                       "the directory on device '%s' is whole but disk '%s' of '%s' lies outside the volume",
                       devices[0]->name, record.name, record.vm);
-    volume->io = std::make_unique<StripeIo>(services, devices, static_cast<Issue>(issue), volume->layout);
+    volume->io =
+        std::make_unique<StripeIo>(services, devices, static_cast<Issue>(issue), volume->layout, volume->durability);
     *out = volume.release();
     return 0;
   });
 }
 
-// All metadata is durable whenever an entry returns.
-int32_t close(void* handle, sm_error*) {
+// All metadata is durable whenever an entry returns 0.
+int32_t close(void* handle, sm_error* error) {
   const std::unique_ptr<Volume> volume(&volumeOf(handle));
   waitHome(volume->services, volume->devices()[0], [&] { return volume->io->idle(); });
-  return 0;
+  return volume->durability.check(error);
 }
 
 // The first row of the first gap of `rows` rows, as if disk `without` were not there; or -1, and the largest gap.
@@ -130,7 +132,7 @@ int64_t findGap(const Volume& volume, uint64_t rows, uint64_t* largest) {
 }
 
 // Makes bytes `from` to the end of the last row before `to` of a disk zeroes, durably.
-int32_t zero(const Volume& volume, uint64_t firstRow, uint64_t from, uint64_t to, sm_error* error) {
+int32_t zero(Volume& volume, uint64_t firstRow, uint64_t from, uint64_t to, sm_error* error) {
   const StripeLayout& layout = volume.layout;
   const uint64_t wholeRow = layout.rowsOf(from), endRow = layout.rowsOf(to);
   while (from < wholeRow * layout.rowBytes()) {
@@ -146,7 +148,7 @@ int32_t zero(const Volume& volume, uint64_t firstRow, uint64_t from, uint64_t to
       if (int32_t status = mediumIo(volume.services, device, SM_OP_WRITE_ZEROES, at, nullptr,
                                     (endRow - wholeRow) * layout.chunkBytes, error))
         return status;
-    if (int32_t status = mediumIo(volume.services, device, SM_OP_FLUSH, 0, nullptr, 0, error)) return status;
+    if (int32_t status = mediumFlush(volume.services, device, volume.durability, error)) return status;
   }
   return 0;
 }

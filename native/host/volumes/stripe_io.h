@@ -34,8 +34,9 @@ struct StripeDisk {
 
 class StripeIo final : public Flow {
  public:
-  StripeIo(const sm_services* services, sm_device* const* devices, Issue issue, const StripeLayout& layout)
-      : Flow(services, devices, layout.devices, issue), layout_(layout) {}
+  StripeIo(const sm_services* services, sm_device* const* devices, Issue issue, const StripeLayout& layout,
+           Durability& durability)
+      : Flow(services, devices, layout.devices, issue, durability), layout_(layout) {}
 
  private:
   void advance(sm_request* request) override;

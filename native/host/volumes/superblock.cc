@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <random>
+#include <utility>
 
 #include "crc32c.h"
 #include "medium.h"
@@ -13,6 +14,9 @@ namespace {
 
 constexpr char kMagic[8] = {'S', 'T', 'R', 'A', 'T', 'A', 'M', 'P'};
 constexpr uint32_t kVersion = 1;
+// Bytes of a device's beginning and end where others keep what they know it by: boot sectors, partition tables, the
+// superblocks of file systems, RAID and volume managers, and their spare copies.
+constexpr uint64_t kForeignHead = 2 << 20, kForeignTail = 1 << 20;
 
 using Long = unsigned long long;
 
@@ -39,6 +43,17 @@ int32_t writePages(const sm_services* services, sm_device* const* devices, uint3
     if (int32_t status = mediumIo(services, devices[i], SM_OP_WRITE, 0, page.get(), kPage, error)) return status;
   }
   return flushAll(services, devices, count, error);
+}
+
+int32_t eraseForeign(const sm_services* services, sm_device* device, sm_error* error) {
+  const uint64_t end = device->bytes / device->block_size * device->block_size;
+  const uint64_t head = std::min(end, kForeignHead);
+  const uint64_t tail = std::max(head, (end - std::min(end, kForeignTail)) / kPage * kPage);
+  for (const auto& [from, to] : {std::pair{kPage, head}, std::pair{tail, end}})
+    if (from < to)
+      if (int32_t status = mediumIo(services, device, SM_OP_WRITE_ZEROES, from, nullptr, to - from, error))
+        return status;
+  return 0;
 }
 
 // Whether what was read is a whole superblock of this type of volume.
@@ -115,7 +130,11 @@ int32_t superblockErase(const sm_services* services, sm_device* const* devices, 
   snprintf(out->type, sizeof out->type, "%s", type);
   std::random_device random;
   for (uint8_t& byte : out->uuid) byte = static_cast<uint8_t>(random());
-  return writePages(services, devices, count, nullptr, error);
+  // First, and durably, the superblocks: what lies behind one that is still there must not be gone.
+  if (int32_t status = writePages(services, devices, count, nullptr, error)) return status;
+  for (uint32_t i = 0; i < count; ++i)
+    if (int32_t status = eraseForeign(services, devices[i], error)) return status;
+  return 0;
 }
 
 int32_t superblockWrite(const sm_services* services, sm_device* const* devices, Superblock superblock,

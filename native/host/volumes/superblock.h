@@ -24,7 +24,8 @@ struct Superblock {
 };
 static_assert(sizeof(Superblock) == 512);
 
-// Makes the devices nobody's, durably, and makes up what will be written to them. -EINVAL where they do not suit.
+// Makes the devices nobody's, durably, zeroes what others may be known by, and makes up the superblock that will be
+// written. -EINVAL where they do not suit.
 int32_t superblockErase(const sm_services* services, sm_device* const* devices, uint32_t count, const char* type,
                         Superblock* out, sm_error* error);
 // Makes everything on the devices durable, then writes their superblocks: the last step of format.

@@ -89,11 +89,12 @@ TEST_CASE("a disk that can never fit is refused, one that may be is not") {
 TEST_CASE("what is not allocated costs nothing to read, zero or discard") {
   Rig rig({});
   REQUIRE(rig.model.create(512 << 10));
-  const uint64_t before = rig.count(SM_OP_READ);
+  const uint64_t before = rig.count(SM_OP_READ), zeroed = rig.count(SM_OP_WRITE_ZEROES);  // by format
   for (uint8_t op : {SM_OP_READ, SM_OP_WRITE_ZEROES, SM_OP_DISCARD, SM_OP_READ})
     rig.model.submit(rig.disk(0), op, 0, 4096, 256 << 10), rig.model.drain();
   CHECK(rig.count(SM_OP_READ) == before);
-  CHECK(rig.count(SM_OP_WRITE_ZEROES) + rig.count(SM_OP_DISCARD) == 0);
+  CHECK(rig.count(SM_OP_WRITE_ZEROES) == zeroed);
+  CHECK(rig.count(SM_OP_DISCARD) == 0);
   rig.model.close();
 }
 
