@@ -19,13 +19,15 @@ export {
   type Tally,
   type UnmappedReason,
 } from './map.js';
-export type {
-  Association,
-  CompletionOptions,
-  Correlation,
-  Probe,
-  ProbeOptions,
-  ProbeStats,
+export {
+  type Association,
+  type AssociationInfo,
+  associations,
+  type CompletionOptions,
+  type Correlation,
+  type Probe,
+  type ProbeOptions,
+  type ProbeStats,
 } from './probe.js';
 export type {
   CreateDiskOptions,

@@ -6,10 +6,29 @@ import { Handle } from './handle.js';
 import { type AddressMap, mapHandle, mapNames, type Names } from './map.js';
 import { type HostHandle, native, type ProbeHandle } from './native.js';
 
-/** How a context is found again from a request below: see design.md's associations. */
-export type Association = 'serial' | 'tag';
-/** When: looked up on the way down. */
-export type Correlation = 'descend';
+/**
+ * How a request above is found again from one below. By what a clone carries of its parent: the context itself in unused
+ * fields (`inline`) or in the room behind the request (`extended`), a `pointer` to it, the host's `serial` number, a
+ * `tag` that we add. By the payload's memory `address`, as long as it is not copied. By the payload itself, `content`:
+ * it survives copying, and what is found so is `shared`. (US 8,886,867; `content` goes beyond it.)
+ */
+export type Association = 'inline' | 'extended' | 'pointer' | 'serial' | 'address' | 'tag' | 'content';
+/**
+ * When: `descend`, looked up when the request below is issued; `meet`, when it completes; `ascend`, collected when the
+ * request above completes, nothing being recorded before but the callback.
+ */
+export type Correlation = 'descend' | 'ascend' | 'meet';
+
+export interface AssociationInfo {
+  /** What of a request it needs to survive the volume. */
+  carrier: string;
+  correlations: Correlation[];
+}
+
+/** The associations that there are, and the correlations that each allows. */
+export function associations(): Record<Association, AssociationInfo> {
+  return native.associations() as Record<Association, AssociationInfo>;
+}
 
 export interface ProbeOptions {
   /** A map is fed by one probe at a time. */
@@ -18,7 +37,7 @@ export interface ProbeOptions {
   association?: Association | undefined;
   /** Default `descend`. */
   correlation?: Correlation | undefined;
-  /** Contexts in flight, and pieces of evidence: 64 to 2^22. Default 65536. */
+  /** Contexts recorded at once; in `ascend`, requests below that wait for theirs: 64 to 2^22. Default 65536. */
   capacity?: number | undefined;
 }
 

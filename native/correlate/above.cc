@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "correlate/content_index.h"
 #include "correlate/correlator.h"
 #include "correlate/seeded_bugs.h"
 
@@ -11,16 +12,6 @@ namespace {
 
 // Whether to look if learning may begin: at first often, then at every 64th submission.
 bool looksAt(uint64_t tick) { return tick < 64 ? std::has_single_bit(tick) : tick % 64 == 0; }
-
-// The memory between a request's lowest and highest byte: exact for one segment, a little too much for several.
-Range memoryOf(const sm_request* request) {
-  Range memory;
-  for (uint32_t i = 0; i < request->iov_count; ++i) {
-    uint64_t base = reinterpret_cast<uint64_t>(request->iov[i].iov_base), end = base + request->iov[i].iov_len;
-    memory = i == 0 ? Range{base, end} : Range{std::min(memory.begin, base), std::max(memory.end, end)};
-  }
-  return memory;
-}
 
 }  // namespace
 
@@ -47,22 +38,54 @@ void Correlator::untrack(Context* context) {
   });
 }
 
+void Correlator::enlist(uint32_t slot) {
+  contexts_[slot].stamp = ++clock_;
+  contexts_[slot].older = newest_;
+  contexts_[slot].newer = kNoSlot;
+  (newest_ == kNoSlot ? oldest_ : contexts_[newest_].newer) = slot;
+  newest_ = slot;
+}
+
+void Correlator::delist(uint32_t slot) {
+  const Context& context = contexts_[slot];
+  (context.older == kNoSlot ? oldest_ : contexts_[context.older].newer) = context.newer;
+  (context.newer == kNoSlot ? newest_ : contexts_[context.newer].older) = context.older;
+}
+
+// Makes the context one that its children can find.
+void Correlator::record(uint32_t slot, sm_request* above) {
+  Context& context = contexts_[slot];
+  const bool room = correlation_ == kAscend || recorded_ < capacity_;
+  context.recorded = room && association_->mark(slot, context, above);
+  if (context.recorded && correlation_ == kAscend) {
+    context.key = association_->key(above);
+  } else if (context.recorded) {
+    if (content_ && context.op == SM_OP_WRITE) content_->hash(slot, context);
+    context.recorded = association_->record(slot, above);
+    if (!context.recorded) association_->unmark(slot, above);
+  }
+  if (context.recorded) {
+    ++recorded_;
+    ++counters_.recorded;
+  } else {
+    ++counters_.unrecorded;
+  }
+}
+
 uint64_t Correlator::submitted(sm_request* above, DiskKey disk) {
   std::lock_guard lock(map_.mutex());
   if (!disks_[disk].watched) return kUnseen;
   ++disks_[disk].inside;
   if ((settling_ || unsettled_) && looksAt(++settleTick_)) tryLearning();
-  const Range virt = rangeOf(above), memory = memoryOf(above);
+  const Range virt = rangeOf(above);
 
   // Rule 6: a buffer that two live requests share is no evidence of what a read brought up.
   const bool aliased = overlapsItself(above->iov, above->iov_count);
   bool sharedBuffer = aliased || blindAbove_ > 0;
-  if (!memory.empty()) {
-    buffers_.overlapping(memory, [&](ActiveRanges::Ref ref, Range) {
-      contexts_[ref].sharedBuffer = true;
-      sharedBuffer = true;
-    });
-  }
+  buffers_.overlapping(above->iov, above->iov_count, [&](uint32_t other) {
+    contexts_[other].sharedBuffer = true;
+    sharedBuffer = true;
+  });
 
   const uint32_t slot = contexts_.take();
   if (slot == kNoSlot) {
@@ -97,15 +120,9 @@ uint64_t Correlator::submitted(sm_request* above, DiskKey disk) {
   context.submitted = stack_->now(stack_);
   context.firstIssued = context.lastCompleted = 0;
   if (!virt.empty()) track(slot, &context);
-  if (context.iovCount > 0) context.bufferPosition = buffers_.add(memory, slot);
-
-  context.recorded = recorded_ < capacity_ && association_->bind(slot, above);
-  if (context.recorded) {
-    ++recorded_;
-    ++counters_.recorded;
-  } else {
-    ++counters_.unrecorded;
-  }
+  buffers_.add(slot);
+  enlist(slot);
+  record(slot, above);
   return slot;
 }
 
@@ -122,24 +139,21 @@ void Correlator::completed(sm_request* above, DiskKey disk, uint64_t word) {
   }
   const uint32_t slot = static_cast<uint32_t>(word);
   Context& context = contexts_[slot];
-  resolve(&context, above->status == 0);
-  if (ring_ && !context.adrift) report(context, above->status, stack_->now(stack_));
-  for (uint32_t e = context.firstEvidence; e != kNoSlot;) {
-    uint32_t next = evidence_[e].next;
-    if (evidence_[e].context == slot) dropEvidence(e);
-    e = next;
-  }
+  if (context.recorded) collectPending(slot);
+  resolve(slot, above->status == 0);
+  if (ring_ && !context.adrift) report(slot, above->status, stack_->now(stack_));
+  release(slot);
   if (context.recorded) {
-    association_->release(slot, above);
+    if (correlation_ != kAscend) association_->forget(slot, above);
+    association_->unmark(slot, above);
     --recorded_;
   }
   if (!context.virt.empty()) untrack(&context);
-  if (context.iovCount > 0) {
-    buffers_.remove(context.bufferPosition,
-                    [&](uint32_t moved, uint32_t position) { contexts_[moved].bufferPosition = position; });
-  }
+  buffers_.remove(slot);
+  delist(slot);
   context.live = false;
   contexts_.give(slot);
+  expirePending();
 }
 
 }  // namespace sm

@@ -1,6 +1,7 @@
 // The point below: requests to a device, from issue to landing.
 #include <algorithm>
 
+#include "correlate/content_index.h"
 #include "correlate/correlator.h"
 #include "correlate/seeded_bugs.h"
 
@@ -27,146 +28,137 @@ void Correlator::demote(Evidence* evidence) {
   if (evidence->done) map_.activeOn(evidence->device).decided(evidence->position);
 }
 
-uint32_t Correlator::takeEvidence(const sm_request* below, DeviceKey device, uint32_t context) {
+uint32_t Correlator::takeEvidence(const sm_request* below, DeviceKey device) {
   const uint32_t slot = evidence_.take();
   if (slot == kNoSlot) return kNoSlot;
   Evidence& evidence = evidence_[slot];
   evidence.op = below->op;
   evidence.done = evidence.ok = evidence.located = evidence.demoted = evidence.adrift = false;
+  evidence.pending = evidence.ambiguous = false;
   evidence.unfit = devices_[device].blind > 0 || !devices_[device].settled;
-  evidence.pieceCount = 0;
+  evidence.pieceCount = evidence.ownerCount = evidence.liveOwners = evidence.memoryCount = 0;
   evidence.device = device;
-  evidence.context = context;
-  evidence.next = kNoSlot;
+  evidence.stamp = ++clock_;
+  evidence.issuedAt = stack_->now(stack_);
+  evidence.landedAt = 0;
   evidence.phys = rangeOf(below);
   evidence.taints.clear();
   return slot;
+}
+
+// What nobody above is known to have asked for (rules 4 and 5).
+void Correlator::disown(Evidence* evidence) {
+  count(*evidence, evidence->ambiguous ? Fate::kAmbiguous : Fate::kUnattributed);
+  if (evidence->adrift) return;
+  if (!sm_op_modifies(evidence->op)) {
+    map_.moving(evidence->device, evidence->phys);  // something read it, perhaps to move it
+  } else if (seeded(Bug::kNoStale)) {
+    evidence->demoted = true;
+  } else {
+    demote(evidence);
+  }
+}
+
+// What a discard leaves behind is undefined: where it is not known to be a guest's, nothing is there any more.
+void Correlator::unmapDiscarded(Evidence* evidence) {
+  if (evidence->op != SM_OP_DISCARD) return;
+  map_.removePhysical(evidence->device, evidence->phys);
+  evidence->demoted = true;
 }
 
 uint64_t Correlator::issued(const sm_request* below, DeviceKey device) {
   std::lock_guard lock(map_.mutex());
   DeviceState& state = devices_[device];
   if (!state.watched) return kUnseen;
-  DeviceLedger& ledger = map_.ledgerOf(device);
   if (below->op == SM_OP_FLUSH) {
-    ledger.fates[static_cast<int>(Fate::kControl)].add(0);
+    map_.ledgerOf(device).fates[static_cast<int>(Fate::kControl)].add(0);
     return kUnseen;
   }
-  const Range phys = rangeOf(below);
   const bool modification = sm_op_modifies(below->op);
-  uint32_t owner = association_->find(below);
-  if (owner == Association::kAmbiguous) {
-    ledger.fates[static_cast<int>(Fate::kAmbiguous)].add(below->length);
-  } else {
-    if (owner != Association::kNone && !(contexts_[owner].live && contexts_[owner].recorded))
-      owner = Association::kNone;
-    ledger.fates[static_cast<int>(owner == Association::kNone ? Fate::kUnattributed : Fate::kAttributed)].add(
-        below->length);
-  }
-  const bool attributed = owner < Association::kAmbiguous;
-
-  if (!modification && !attributed) {
-    map_.moving(device, phys);  // rule 5: something read it, perhaps to move it
-    return kUnseen;
-  }
-  if (!attributed) {
-    if (below->op == SM_OP_DISCARD) {
-      map_.removePhysical(device, phys);
-    } else if (!seeded(Bug::kNoStale)) {
-      map_.stalePhysical(device, phys);
-    }
-  }
-
-  const uint32_t slot = takeEvidence(below, device, attributed ? owner : kNoSlot);
-  if (slot == kNoSlot) {
-    ++counters_.evidenceLost;
-    if (attributed) contexts_[owner].lostEvidence = true;
-    if (!modification) return kUnseen;
-    map_.stalePhysical(device, phys);
-    modifies(device, phys, nullptr);
-    ++state.blind;
-    ++state.inside;
-    return kBlind;
-  }
+  const uint32_t slot = takeEvidence(below, device);
+  if (slot == kNoSlot) return issuedBlind(below, device);
 
   Evidence& evidence = evidence_[slot];
-  evidence.demoted = !attributed;
   ActiveRanges& active = map_.activeOn(device);
   if (modification) {
-    modifies(device, phys, &evidence);
-    evidence.position = active.add(phys, slot | ActiveRanges::kModifies | ActiveRanges::kInFlight);
+    modifies(device, evidence.phys, &evidence);
+    evidence.position = active.add(evidence.phys, slot | ActiveRanges::kModifies | ActiveRanges::kInFlight);
   } else {
-    active.overlapping(phys, [&](ActiveRanges::Ref ref, Range common) {
+    active.overlapping(evidence.phys, [&](ActiveRanges::Ref ref, Range common) {
       if (ref & ActiveRanges::kInFlight) taint(&evidence.taints, common);
     });
-    evidence.position = active.add(phys, slot);
+    evidence.position = active.add(evidence.phys, slot);
   }
-  if (attributed) {
-    Context& context = contexts_[owner];
-    if (context.evidenceCount++ == 0) {
-      context.firstEvidence = slot;
-      context.firstIssued = stack_->now(stack_);
-    } else {
-      evidence_[context.lastEvidence].next = slot;
+
+  const bool later = correlation_ != kDescend || (content_ && below->op == SM_OP_READ);
+  if (later && oldest_ != kNoSlot) {
+    makePending(slot);
+    unmapDiscarded(&evidence);
+    if (correlation_ == kAscend) {
+      evidence.key = association_->key(below);
+      evidence.keepMemory(below->iov, below->iov_count);
     }
-    context.lastEvidence = slot;
-    locate(below, context, &evidence);
+  } else if (later || !findOwners(below, slot)) {
+    unmapDiscarded(&evidence);
+    disown(&evidence);
+    if (!modification) {
+      dropEvidence(slot);
+      return kUnseen;
+    }
   }
   ++state.inside;
   return slot;
 }
 
-// Rule 6: where in its parent the child's bytes stand. A write's are compared now, while both are sure to be in memory.
-void Correlator::locate(const sm_request* below, const Context& context, Evidence* evidence) {
-  if (below->op != context.op) {
-    evidence->unfit = true;
-    return;
+// Rule 9: it goes on without a slot.
+uint64_t Correlator::issuedBlind(const sm_request* below, DeviceKey device) {
+  DeviceState& state = devices_[device];
+  const Range phys = rangeOf(below);
+  const uint32_t owner = association_->find(below);
+  const bool attributed = correlation_ == kDescend && owner < Association::kAmbiguous && contexts_[owner].live;
+  const Fate fate = owner == Association::kAmbiguous ? Fate::kAmbiguous
+                    : attributed                     ? Fate::kAttributed
+                                                     : Fate::kUnattributed;
+  map_.ledgerOf(device).fates[static_cast<int>(fate)].add(below->length);
+  if (attributed) {
+    contexts_[owner].lostEvidence = true;
+    ++counters_.evidenceLost;
   }
-  if (below->iov_count == 0) {
-    if (below->length == context.virt.length()) {
-      evidence->addPiece({0, 0, below->length});
-      evidence->located = true;
-    }
-    return;
+  if (!sm_op_modifies(below->op)) {
+    if (!attributed) map_.moving(device, phys);
+    return kUnseen;
   }
-  if (locateByAddress(below, context, evidence)) {
-    evidence->located = true;
-    return;
-  }
-  if (below->op != SM_OP_WRITE || !context.learns) return;
-  const std::byte* bytes = static_cast<const std::byte*>(below->iov[0].iov_base);
-  if (below->iov_count > 1) {
-    gathered_.resize(std::max<size_t>(gathered_.size(), below->length));
-    gather(below->iov, below->iov_count, gathered_.data());
-    bytes = gathered_.data();
-  }
-  locateByContent(bytes, below->length, context, evidence);
-  evidence->located = evidence->pieceCount > 0;
+  if (!attributed && below->op == SM_OP_DISCARD) map_.removePhysical(device, phys);
+  map_.stalePhysical(device, phys);
+  modifies(device, phys, nullptr);
+  ++state.blind;
+  ++state.inside;
+  return kBlind;
 }
 
-// What a read brought up is kept until its parent's completion shows what the issuer was given; not where that could
-// only tell what the map knows already.
-void Correlator::keepCopy(const sm_request* below, const Context& context, Evidence* evidence) {
-  if (!context.learns || context.sharedBuffer || evidence->unfit || overlapsItself(below->iov, below->iov_count)) {
+// Whether a located read can only tell what the map knows already.
+bool Correlator::isKnown(const Evidence& evidence, const Context& context) const {
+  for (int i = 0; i < evidence.pieceCount; ++i) {
+    const Piece& piece = evidence.pieces[i];
+    const Range virt{context.virt.begin + piece.at, context.virt.begin + piece.at + piece.length};
+    const Place place{evidence.device, evidence.phys.begin + piece.from};
+    if (!map_.holds(context.disk, virt, place) ||
+        map_.activeOn(place.device).doubts({place.offset, place.offset + piece.length})) {
+      return false;
+    }
+  }
+  return evidence.located;
+}
+
+// What a child carried is kept until its parent's completion shows what the issuer was given, or whose it was.
+void Correlator::keepCopy(const sm_request* below, Evidence* evidence, const Context* context) {
+  if (evidence->unfit || overlapsItself(below->iov, below->iov_count)) {
     evidence->unfit = true;
     return;
-  }
-  if (evidence->located) {
-    bool known = true;
-    for (int i = 0; i < evidence->pieceCount && known; ++i) {
-      const Piece& piece = evidence->pieces[i];
-      Range virt{context.virt.begin + piece.at, context.virt.begin + piece.at + piece.length};
-      const Place place{evidence->device, evidence->phys.begin + piece.from};
-      known = map_.holds(context.disk, virt, place) &&
-              !map_.activeOn(place.device).doubts({place.offset, place.offset + piece.length});
-    }
-    if (known) {
-      evidence->unfit = true;
-      return;
-    }
   }
   if (below->length > shadowRoom_) {
     ++counters_.evidenceLost;
+    if (context) contexts_[evidence->owners[0].context].lostEvidence = true;
     evidence->unfit = true;
     return;
   }
@@ -186,17 +178,50 @@ void Correlator::landed(const sm_request* below, DeviceKey device, uint64_t word
   Evidence& evidence = evidence_[slot];
   evidence.done = true;
   evidence.ok = below->status == 0;
-  if (evidence.context == kNoSlot) {
-    dropEvidence(slot);
-    return;
+  evidence.landedAt = stack_->now(stack_);
+  if (evidence.pending && correlation_ == kMeet && !(content_ && evidence.op == SM_OP_READ)) {
+    endPending(slot);
+    if (!findOwners(below, slot)) disown(&evidence);
   }
-  Context& context = contexts_[evidence.context];
-  context.lastCompleted = stack_->now(stack_);
+  if (!evidence.pending && evidence.liveOwners == 0) return dropEvidence(slot);
   if (!evidence.adrift) {
     map_.activeOn(device).landed(evidence.position);
     if (evidence.demoted) map_.activeOn(device).decided(evidence.position);
   }
-  if (evidence.op == SM_OP_READ && evidence.ok) keepCopy(below, context, &evidence);
+  for (int i = 0; i < evidence.ownerCount; ++i) {
+    if (evidence.owners[i].context != kNoSlot) contexts_[evidence.owners[i].context].lastCompleted = evidence.landedAt;
+  }
+  if (!evidence.ok) return;
+  if (evidence.pending) {
+    if (needsCopy(below)) {
+      keepCopy(below, &evidence, nullptr);
+      if (content_ && evidence.shadow && !content_->keep(slot, evidence.shadow.get(), below->length))
+        dropCopy(&evidence);
+    }
+  } else if (evidence.op == SM_OP_READ) {
+    const Context& context = contexts_[evidence.owners[0].context];
+    if (!context.learns || context.sharedBuffer || isKnown(evidence, context)) {
+      evidence.unfit = true;
+    } else {
+      keepCopy(below, &evidence, &context);
+    }
+  }
+}
+
+// Whether what a pending child carried can be told only by a copy: what a read brought up, and a write's bytes that are
+// in no live request's memory.
+bool Correlator::needsCopy(const sm_request* below) const {
+  if (below->iov_count == 0) return false;
+  if (below->op == SM_OP_READ || content_) return true;
+  bool own = false;
+  buffers_.overlapping(below->iov, below->iov_count, [&](uint32_t) { own = true; });
+  return !own;
+}
+
+void Correlator::dropCopy(Evidence* evidence) {
+  if (!evidence->shadow) return;
+  shadowRoom_ += evidence->phys.length();
+  evidence->shadow.reset();
 }
 
 void Correlator::dropEvidence(uint32_t slot) {
@@ -206,10 +231,7 @@ void Correlator::dropEvidence(uint32_t slot) {
       evidence_[moved].position = position;
     });
   }
-  if (evidence.shadow) {
-    shadowRoom_ += evidence.phys.length();
-    evidence.shadow.reset();
-  }
+  dropCopy(&evidence);
   evidence_.give(slot);
 }
 

@@ -7,17 +7,18 @@
 
 namespace sm {
 
-Correlator::Correlator(const sm_stack* stack, AddressMap& map, const AssociationSpec& association, uint32_t capacity,
-                       uint32_t slots, uint64_t shadowBytes)
+Correlator::Correlator(const sm_stack* stack, AddressMap& map, const AssociationSpec& association,
+                       Correlation correlation, uint32_t capacity, uint32_t slots, uint64_t shadowBytes)
     : stack_(stack),
       map_(map),
-      association_(association.make(std::max(capacity, slots))),
+      correlation_(correlation),
       capacity_(capacity),
       contexts_(std::max(capacity, slots)),
       evidence_(2 * std::max(capacity, slots)),
-      shadowRoom_(shadowBytes) {
-  buffers_.reserve(1024);
-}
+      buffers_(contexts_),
+      association_(association.make(std::max(capacity, slots), buffers_)),
+      content_(association_->content()),
+      shadowRoom_(shadowBytes) {}
 
 Correlator::~Correlator() = default;
 

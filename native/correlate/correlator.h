@@ -1,8 +1,10 @@
 // The correlator: from what is seen above and below to what is mapped. rules_model.py states what it does as a program;
 // the comments here name the rules.
 //
-// Correlation `descend`: a context is recorded above, a request below is looked up on its way down, and everything it
-// taught is decided when the request above completes.
+// A context is what is kept of a request above, evidence what is kept of one below; evidence finds its owner, a
+// context, by the association: when it is issued (`descend`), when it lands (`meet`), or when the owner completes
+// (`ascend`; by content, reads always). Everything it taught is decided when its owner completes. Until its owner has
+// been looked for it is pending, at most until the last request has completed that was in flight when it was issued.
 //
 // Thread contract: submitted, completed, issued and landed on any I/O thread; each takes the map's lock once. The rest
 // from any thread. A request is known from submitted to completed by the word that submitted gave; one below likewise
@@ -14,8 +16,8 @@
 //    least as long as a modification of it is in flight;
 //  - what a context or a piece of evidence may not teach is in its taints; nothing is ever taken out of them;
 //  - an old mapping of a range that a child modifies is in doubt by the active ranges until the child's parent
-//  completes,
-//    and made stale (once: `demoted`) then, or as soon as other evidence for these bytes turns up before.
+//    completes, and made stale (once: `demoted`) then, or as soon as other evidence for these bytes turns up before;
+//  - evidence stands in the list of pending ones, in the list of each owner that lives, or is still in flight.
 #pragma once
 
 #include <stratamap/services.h>
@@ -26,6 +28,7 @@
 
 #include "correlate/association.h"
 #include "correlate/evidence.h"
+#include "correlate/live_buffers.h"
 #include "map/address_map.h"
 #include "map/event_ring.h"
 
@@ -42,10 +45,10 @@ class Correlator {
   // Seen, but without a slot.
   static constexpr uint64_t kBlind = UINT64_MAX - 1;
 
-  // `capacity`: contexts recorded at once. `slots`: requests followed at once, recorded or not (at least `capacity`).
-  // `shadowBytes`: room for copies of what reads brought up.
-  Correlator(const sm_stack* stack, AddressMap& map, const AssociationSpec& association, uint32_t capacity,
-             uint32_t slots, uint64_t shadowBytes);
+  // `capacity`: contexts recorded at once (in `ascend`, children that are pending). `slots`: requests followed at once,
+  // recorded or not (at least `capacity`). `shadowBytes`: room for copies of what reads brought up.
+  Correlator(const sm_stack* stack, AddressMap& map, const AssociationSpec& association, Correlation correlation,
+             uint32_t capacity, uint32_t slots, uint64_t shadowBytes);
   ~Correlator();
 
   // --- the two points
@@ -55,6 +58,9 @@ class Correlator {
   void landed(const sm_request* below, DeviceKey device, uint64_t word);
   // A completion will never be seen: rule 7 begins anew.
   void lost();
+  // Whose request a request below serves, as this request's association says (rule 11; `descend` alone). kNoKey:
+  // nobody's that is known.
+  DiskKey ownerOf(const sm_request* below) const;
 
   // --- watching
   bool watchDisk(DiskKey disk);  // false: another probe watches it with this map
@@ -105,33 +111,76 @@ class Correlator {
   void taint(Taints* taints, Range part);
   void track(uint32_t slot, Context* context);
   void untrack(Context* context);
+  void record(uint32_t slot, sm_request* above);
+  void enlist(uint32_t slot);
+  void delist(uint32_t slot);
 
   // below.cc
   void modifies(DeviceKey device, Range phys, Evidence* own);
   void demote(Evidence* evidence);
-  uint32_t takeEvidence(const sm_request* below, DeviceKey device, uint32_t context);
-  void locate(const sm_request* below, const Context& context, Evidence* evidence);
-  void keepCopy(const sm_request* below, const Context& context, Evidence* evidence);
+  uint32_t takeEvidence(const sm_request* below, DeviceKey device);
+  void disown(Evidence* evidence);
+  void unmapDiscarded(Evidence* evidence);
+  uint64_t issuedBlind(const sm_request* below, DeviceKey device);
+  bool isKnown(const Evidence& evidence, const Context& context) const;
+  bool needsCopy(const sm_request* below) const;
+  void keepCopy(const sm_request* below, Evidence* evidence, const Context* context);
+  void dropCopy(Evidence* evidence);
   void dropEvidence(uint32_t slot);
 
+  // owners.cc
+  bool findOwners(const sm_request* below, uint32_t slot);
+  void own(uint32_t slot, uint32_t contextSlot);
+  void ownByContent(uint32_t slot, uint32_t contextSlot, const std::byte* bytes);
+  void locate(Evidence& evidence, const iovec* iov, uint32_t count, const Context& context);
+  void count(const Evidence& evidence, Fate fate);
+  const std::byte* bytesOf(const sm_request* below);
+  void makePending(uint32_t slot);
+  void endPending(uint32_t slot);
+  void collectPending(uint32_t contextSlot);
+  void collectByContent(uint32_t contextSlot);
+  void expirePending();
+  void expire(uint32_t slot);
+  void release(uint32_t contextSlot);
+  // f(slot, evidence, index of this owner), in the order of attribution; f may drop the evidence.
+  template <class F>
+  void eachEvidence(uint32_t contextSlot, F&& f) {
+    for (uint32_t slot = contexts_[contextSlot].firstEvidence; slot != kNoSlot;) {
+      Evidence& evidence = evidence_[slot];
+      const int owner = evidence.ownerIndex(contextSlot);
+      const uint32_t next = evidence.owners[owner].next;
+      f(slot, evidence, owner);
+      slot = next;
+    }
+  }
+
   // resolve.cc
-  void resolve(Context* context, bool succeeded);
+  void resolve(uint32_t slot, bool succeeded);
   void compareRead(const Context& context, Evidence* evidence);
-  void collect(const Context& context, const Evidence& evidence);
-  void applyModification(Context* context, bool succeeded);
+  void collect(const Context& context, const Evidence& evidence, int owner);
+  void applyModification(uint32_t slot, bool succeeded);
   void applyRead(const Context& context);
-  void countUnmapped(const Context& context, bool succeeded);
-  void report(const Context& context, int32_t status, uint64_t now);
+  void addFound(const Context& context, const Found& found);
+
+  // report.cc
+  void countUnmapped(uint32_t slot, bool succeeded);
+  void report(uint32_t slot, int32_t status, uint64_t now);
 
   const sm_stack* const stack_;
   AddressMap& map_;
-  const std::unique_ptr<Association> association_;
+  const Correlation correlation_;
   const uint32_t capacity_;
 
   // --- guarded by map_.mutex()
   Slots<Context> contexts_;
   Slots<Evidence> evidence_;
-  ActiveRanges buffers_;  // the memory of every live request above
+  LiveBuffers buffers_;
+  const std::unique_ptr<Association> association_;
+  ContentIndex* const content_;                                 // null but where the payload is the carrier
+  uint64_t clock_ = 0;                                          // of stamps
+  uint32_t oldest_ = kNoSlot, newest_ = kNoSlot;                // contexts in flight, by stamp
+  uint32_t oldestPending_ = kNoSlot, newestPending_ = kNoSlot;  // evidence, by stamp
+  uint32_t pendingCount_ = 0;
   std::vector<DeviceState> devices_;
   std::vector<Watched> disks_;
   uint32_t recorded_ = 0;    // contexts bound now
@@ -148,6 +197,7 @@ class Correlator {
   std::vector<Found> found_;
   std::vector<Range> clean_, cleanVirt_;
   std::vector<std::byte> gathered_;
+  std::vector<uint32_t> candidates_;
 };
 
 }  // namespace sm

@@ -53,7 +53,7 @@ uint64_t Taints::bytesOf(Range range) const {
 bool Evidence::addPiece(Piece piece) {
   if (pieceCount > 0) {
     Piece& last = pieces[pieceCount - 1];
-    if (last.from + last.length == piece.from && last.at + last.length == piece.at) {
+    if (last.owner == piece.owner && last.from + last.length == piece.from && last.at + last.length == piece.at) {
       last.length += piece.length;
       return true;
     }
@@ -63,35 +63,74 @@ bool Evidence::addPiece(Piece piece) {
   return true;
 }
 
-bool locateByAddress(const sm_request* child, const Context& parent, Evidence* evidence) {
+void Evidence::keepMemory(const iovec* iov, uint32_t count) {
+  memoryCount = 0;
+  for (uint32_t i = 0; i < count; ++i) {
+    if (memoryCount > 0) {
+      iovec& last = memory[memoryCount - 1];
+      if (static_cast<std::byte*>(last.iov_base) + last.iov_len == iov[i].iov_base) {
+        last.iov_len += iov[i].iov_len;
+        continue;
+      }
+    }
+    if (memoryCount == kMemory) {
+      memoryCount = 0;
+      return;
+    }
+    memory[memoryCount++] = iov[i];
+  }
+}
+
+namespace {
+
+Range rangeOf(const iovec& segment) {
+  const uint64_t base = reinterpret_cast<uint64_t>(segment.iov_base);
+  return {base, base + segment.iov_len};
+}
+
+}  // namespace
+
+bool locateByAddress(const iovec* child, uint32_t count, const Context& parent, Evidence* evidence) {
   if (parent.aliased) return false;
   bool any = false;
   uint64_t from = 0;
-  for (uint32_t c = 0; c < child->iov_count; ++c) {
-    const uint64_t childBase = reinterpret_cast<uint64_t>(child->iov[c].iov_base);
-    const Range mine{childBase, childBase + child->iov[c].iov_len};
+  for (uint32_t c = 0; c < count; ++c) {
+    const Range mine = rangeOf(child[c]);
     uint64_t at = 0;
     for (uint32_t p = 0; p < parent.iovCount; ++p) {
-      const uint64_t parentBase = reinterpret_cast<uint64_t>(parent.iov[p].iov_base);
-      Range common = intersect(mine, {parentBase, parentBase + parent.iov[p].iov_len});
+      const Range theirs = rangeOf(parent.iov[p]), common = intersect(mine, theirs);
       if (!common.empty()) {
         any = true;
-        evidence->addPiece({from + (common.begin - mine.begin), at + (common.begin - parentBase), common.length()});
+        evidence->addPiece({from + (common.begin - mine.begin), at + (common.begin - theirs.begin), common.length()});
       }
-      at += parent.iov[p].iov_len;
+      at += theirs.length();
     }
-    from += child->iov[c].iov_len;
+    from += mine.length();
   }
   return any;
 }
 
+bool overlap(const iovec* a, uint32_t countA, const iovec* b, uint32_t countB) {
+  for (uint32_t i = 0; i < countA; ++i) {
+    for (uint32_t k = 0; k < countB; ++k) {
+      if (!intersect(rangeOf(a[i]), rangeOf(b[k])).empty()) return true;
+    }
+  }
+  return false;
+}
+
+Range hullOf(const iovec* iov, uint32_t count) {
+  Range hull;
+  for (uint32_t i = 0; i < count; ++i) {
+    const Range segment = rangeOf(iov[i]);
+    hull = i == 0 ? segment : Range{std::min(hull.begin, segment.begin), std::max(hull.end, segment.end)};
+  }
+  return hull;
+}
+
 bool overlapsItself(const iovec* iov, uint32_t count) {
   for (uint32_t i = 1; i < count; ++i) {
-    const uint64_t base = reinterpret_cast<uint64_t>(iov[i].iov_base);
-    for (uint32_t k = 0; k < i; ++k) {
-      const uint64_t other = reinterpret_cast<uint64_t>(iov[k].iov_base);
-      if (base < other + iov[k].iov_len && other < base + iov[i].iov_len) return true;
-    }
+    if (overlap(iov, i, iov + i, 1)) return true;
   }
   return false;
 }

@@ -38,15 +38,16 @@ class Taints {
   bool overflowed_ = false;
 };
 
-// Bytes [from, from + length) of a child are bytes [at, at + length) of its parent.
+// Bytes [from, from + length) of a child are bytes [at, at + length) of its owner, a context.
 struct Piece {
   uint64_t from, at, length;
+  uint8_t owner = 0;  // index of the evidence's owners
 };
 
 struct Context {
   static constexpr int kMaxIov = SM_IOV_MAX;
   bool live = false;
-  bool recorded = false;      // bound to the association
+  bool recorded = false;      // its children can be found
   bool learns = false;        // submitted after learning had begun
   bool lostEvidence = false;  // a child for which there was no room
   bool sharedBuffer = false;  // its buffer overlapped another live request's, or itself
@@ -54,10 +55,13 @@ struct Context {
   bool adrift = false;        // its disk is no longer watched: it teaches and reports nothing
   uint8_t op = 0;
   uint32_t disk = kNoKey;
+  uint64_t stamp = 0;  // the order of submissions and issues
+  uint64_t key = 0;    // see Association::key; in `ascend` alone
   Range virt;
   const iovec* iov = nullptr;  // the request's, which outlives the context
   uint32_t iovCount = 0;
   uint32_t virtPosition = 0, bufferPosition = 0;  // in the sets of active ranges
+  uint32_t older = kNoSlot, newer = kNoSlot;      // of those in flight, by stamp
   uint32_t firstEvidence = kNoSlot, lastEvidence = kNoSlot, evidenceCount = 0;
   Taints taints;                                               // of virt
   uint64_t submitted = 0, firstIssued = 0, lastCompleted = 0;  // ns
@@ -65,24 +69,46 @@ struct Context {
 
 struct Evidence {
   static constexpr int kPieces = 8;
+  static constexpr int kOwners = 4;  // more than one by content alone
+  static constexpr int kMemory = 4;
+  struct Owner {
+    uint32_t context = kNoSlot;  // kNoSlot: it has ended
+    uint32_t next = kNoSlot;     // of the same context, in order of issue
+  };
+
   uint8_t op = 0;
   bool done = false, ok = false;
-  bool located = false;  // pieces hold the positions
-  bool unfit = false;    // teaches nothing
-  bool adrift = false;   // its device is no longer watched: it is in no set
-  bool demoted = false;  // what the map held of phys has been made stale for this modification
-  uint8_t pieceCount = 0;
+  bool located = false;    // pieces hold the positions
+  bool unfit = false;      // teaches nothing
+  bool adrift = false;     // its device is no longer watched: it is in no set
+  bool demoted = false;    // what the map held of phys has been made stale for this modification
+  bool pending = false;    // no owner has been looked for yet, or others may still turn up
+  bool ambiguous = false;  // it might be several contexts' and there is no telling whose
+  uint8_t pieceCount = 0, ownerCount = 0, liveOwners = 0;
   uint32_t device = kNoKey;
-  uint32_t context = kNoSlot;  // kNoSlot: unattributed
-  uint32_t next = kNoSlot;     // of the same context, in order of issue
-  uint32_t position = 0;       // in the device's active ranges
+  uint32_t position = 0;                                    // in the device's active ranges
+  uint32_t olderPending = kNoSlot, newerPending = kNoSlot;  // by stamp
+  uint64_t stamp = 0;
+  uint64_t key = 0;                     // see Association::key
+  uint64_t issuedAt = 0, landedAt = 0;  // ns
   Range phys;
   Taints taints;  // of phys
+  Owner owners[kOwners];
   Piece pieces[kPieces];
-  std::unique_ptr<std::byte[]> shadow;  // what a read brought up, phys.length() bytes
+  // Where its bytes were in memory, neighbouring segments joined; more of them than fit are as good as none.
+  iovec memory[kMemory];
+  uint8_t memoryCount = 0;
+  std::unique_ptr<std::byte[]> shadow;  // what it carried, phys.length() bytes
 
   // False when there are too many pieces; those that are left out resolve to nothing.
   bool addPiece(Piece piece);
+  void keepMemory(const iovec* iov, uint32_t count);
+  // Index of an owner, or -1.
+  int ownerIndex(uint32_t context) const {
+    for (int i = 0; i < ownerCount; ++i)
+      if (owners[i].context == context) return i;
+    return -1;
+  }
 };
 
 // Slots by number, last in, first out. Memory that was never needed is never touched.
@@ -120,14 +146,17 @@ class Slots {
 // --- rule 6: what counts as carrying a byte
 
 // Finds by address which parts of the child's memory are the parent's. Returns whether any is.
-bool locateByAddress(const sm_request* child, const Context& parent, Evidence* evidence);
+bool locateByAddress(const iovec* child, uint32_t count, const Context& parent, Evidence* evidence);
 
 // Finds by content which blocks of `bytes` (a child's, `length` long) stand where in the parent's memory: the same
 // position where the lengths are equal, else wherever the block stands exactly once.
 void locateByContent(const std::byte* bytes, uint64_t length, const Context& parent, Evidence* evidence);
 
-// Whether some memory is there twice.
+// Whether some memory is there twice, or in both.
 bool overlapsItself(const iovec* iov, uint32_t count);
+bool overlap(const iovec* a, uint32_t countA, const iovec* b, uint32_t countB);
+// The memory between the lowest and the highest byte.
+Range hullOf(const iovec* iov, uint32_t count);
 
 // Copies a request's memory to one piece, and compares a part of it.
 void gather(const iovec* iov, uint32_t count, std::byte* out);

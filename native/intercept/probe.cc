@@ -26,6 +26,14 @@ void keepForever(std::unique_ptr<T> kept) {
   all->push_back(std::move(kept));
 }
 
+std::vector<std::string> namesOf(uint8_t correlations) {
+  std::vector<std::string> names;
+  for (Correlation each : kCorrelations) {
+    if (correlations & each) names.emplace_back(correlationName(each));
+  }
+  return names;
+}
+
 // Below: shows each request to the correlator, issued and landed.
 class Tap : public Interposer {
  public:
@@ -89,9 +97,12 @@ int Probe::create(const sm_stack* stack, std::shared_ptr<AddressMap> map, const 
     for (const auto& each : registry) *why += std::string(" ") + each.name;
     return -ENOTSUP;
   }
-  if (options.correlation != "descend" || !(spec->correlations & kDescend)) {
+  const auto correlation = std::find_if(std::begin(kCorrelations), std::end(kCorrelations),
+                                        [&](Correlation each) { return correlationName(each) == options.correlation; });
+  if (correlation == std::end(kCorrelations) || !(spec->correlations & *correlation)) {
     *why = "association '" + options.association + "' does not allow correlation '" + options.correlation +
-           "'; it allows: descend";
+           "'; it allows:";
+    for (const std::string& each : namesOf(spec->correlations)) *why += " " + each;
     return -ENOTSUP;
   }
   if (options.capacity < 64 || options.capacity > (1u << 22)) {
@@ -103,8 +114,8 @@ int Probe::create(const sm_stack* stack, std::shared_ptr<AddressMap> map, const 
   State& state = *(*out)->state_;
   state.stack = stack;
   state.map = std::move(map);
-  state.correlator =
-      std::make_unique<Correlator>(stack, *state.map, *spec, options.capacity, options.slots, options.shadowBytes);
+  state.correlator = std::make_unique<Correlator>(stack, *state.map, *spec, *correlation, options.capacity,
+                                                  options.slots, options.shadowBytes);
   return 0;
 }
 
@@ -232,11 +243,7 @@ int Probe::detach(uint64_t timeout) {
 std::vector<AssociationInfo> associations() {
   std::vector<AssociationInfo> out;
   for (const AssociationSpec& spec : associationRegistry()) {
-    AssociationInfo info{spec.name, spec.carrier, {}};
-    if (spec.correlations & kDescend) info.correlations.push_back("descend");
-    if (spec.correlations & kAscend) info.correlations.push_back("ascend");
-    if (spec.correlations & kMeet) info.correlations.push_back("meet");
-    out.push_back(std::move(info));
+    out.push_back({spec.name, spec.carrier, namesOf(spec.correlations)});
   }
   return out;
 }

@@ -180,12 +180,12 @@ void AddressMap::insertReverse(DeviceKey device, Range phys, const Reverse& valu
   }
 }
 
-void AddressMap::add(DiskKey disk, Range virt, Place place, State state) {
+void AddressMap::add(DiskKey disk, Range virt, Place place, State state, bool shared) {
   if (virt.empty()) return;
   Range phys{place.offset, place.offset + virt.length()};
   eraseForward(disk, virt, place);
   eraseReverse(place.device, phys, {disk, virt.begin});
-  insertForward(disk, virt, {place, state, false});
+  insertForward(disk, virt, {place, state, false, shared});
   insertReverse(place.device, phys, {disk, virt.begin});
 }
 

@@ -81,7 +81,8 @@ class AddressMap {
   std::mutex& mutex() const { return mutex_; }
   // Whether [virt) is mapped to exactly `place`, alone, without flags: then evidence for it changes nothing.
   bool holds(DiskKey disk, Range virt, Place place) const;
-  void add(DiskKey disk, Range virt, Place place, State state);
+  // `shared`: the flag of that name, for good.
+  void add(DiskKey disk, Range virt, Place place, State state, bool shared = false);
   void removeVirtual(DiskKey disk, Range virt);
   void removePhysical(DeviceKey device, Range phys);
   void staleVirtual(DiskKey disk, Range virt);
@@ -105,7 +106,8 @@ class AddressMap {
     Place place;
     State state = State::kStale;
     bool moving = false;
-    Forward advanced(uint64_t bytes) const { return {{place.device, place.offset + bytes}, state, moving}; }
+    bool shared = false;  // besides what several owners tell
+    Forward advanced(uint64_t bytes) const { return {{place.device, place.offset + bytes}, state, moving, shared}; }
     bool operator==(const Forward&) const = default;
   };
   struct Reverse {

@@ -105,9 +105,10 @@ VirtualExtent AddressMap::describe(DiskKey disk, Range virt) const {
       if (state > extent.state) {
         extent.state = state;
         extent.places.clear();
-        extent.moving = false;
+        extent.moving = extent.shared = false;
       }
       extent.moving |= value.moving;
+      extent.shared |= value.shared && state == State::kMapped;
       extent.places.push_back(value.place);
     });
   }
@@ -170,7 +171,8 @@ uint64_t AddressMap::ownersChunk(DeviceKey device, Range phys, std::vector<Physi
           layer.each(piece, [&](Range, const Forward& value) {
             if (!(value.place == place)) return;
             State state = inDoubt(owner.disk, piece, place) ? State::kStale : value.state;
-            bool shared = state == State::kMapped && sharedPlace(device, {place.offset, place.offset + piece.length()});
+            const Range all{place.offset, place.offset + piece.length()};
+            const bool shared = state == State::kMapped && (value.shared || sharedPlace(device, all));
             out->push_back({place.offset, piece.length(), state, value.moving, shared, owner.disk, piece.begin});
           });
         }

@@ -165,8 +165,7 @@ void Oracle::submitted(const sm_request* request, uint32_t disk, bool blind) {
   // Rule 9: recorded while there is room, and while the field that a tag needs is not in use.
   const uint64_t recorded = static_cast<uint64_t>(
       std::count_if(above_.begin(), above_.end(), [](const auto& each) { return each.second->recorded; }));
-  const bool fieldFree = std::all_of(request->spare, request->spare + 4, [](uint64_t word) { return word == 0; });
-  above.recorded = recorded < options_.capacity && (options_.carrier == Carrier::kSerial || fieldFree);
+  above.recorded = recorded < options_.capacity && (options_.carrier == Carrier::kSerial || !inUse(request));
 
   // Rule 6: a buffer that two live requests share, or that has two of one request's blocks.
   const std::set<const std::byte*> mine(above.memory.begin(), above.memory.end());
@@ -221,15 +220,26 @@ void Oracle::completed(const sm_request* request) {
 
 // --- below
 
+// What the host leaves alone, and the carrier is in: as the parent's, wherever in it.
+std::span<const std::byte> Oracle::fieldOf(const sm_request* request) const {
+  if (options_.carrier == Carrier::kSpare) return std::as_bytes(std::span(request->spare));
+  if (options_.carrier == Carrier::kExtension) return {static_cast<const std::byte*>(request->extension), SM_EXTENSION};
+  return std::as_bytes(std::span(&request->private_data, 1));
+}
+
+bool Oracle::inUse(const sm_request* request) const {
+  const auto field = fieldOf(request);
+  return std::any_of(field.begin(), field.end(), [](std::byte each) { return each != std::byte{}; });
+}
+
 Oracle::Above* Oracle::parentOf(const sm_request* child) {
   for (auto& [_, above] : above_) {
     if (!above->recorded) continue;
     if (options_.carrier == Carrier::kSerial) {
       if (above->serial == child->serial) return above.get();
     } else {
-      // The tag is in one of the fields that the host leaves alone, whichever: all are as the parent's.
-      const bool tagged = std::any_of(child->spare, child->spare + 4, [](uint64_t word) { return word != 0; });
-      if (tagged && std::memcmp(child->spare, above->request->spare, sizeof child->spare) == 0) return above.get();
+      const auto own = fieldOf(child), parents = fieldOf(above->request);
+      if (inUse(child) && std::equal(own.begin(), own.end(), parents.begin())) return above.get();
     }
   }
   return nullptr;

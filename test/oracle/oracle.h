@@ -12,13 +12,14 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <span>
 
 #include "unit.h"
 
 namespace oracle {
 
 enum class State : uint8_t { kUnknown, kStale, kMapped };
-enum class Carrier { kSerial, kTag };
+enum class Carrier { kSerial, kSpare, kPrivateData, kExtension };
 
 // A virtual block is, or was, at a place.
 struct Mapping {
@@ -147,6 +148,8 @@ class Oracle {
   void unmapOwners(Unit place);
   void unmapPlaces(Unit virt);
   void map(Unit virt, Unit place, const Below& by);
+  std::span<const std::byte> fieldOf(const sm_request* request) const;
+  bool inUse(const sm_request* request) const;
   Above* parentOf(const sm_request* child);
   std::vector<Pair> carried(const Below& child, const Above& parent) const;
   void finish(Above* above, bool ok);

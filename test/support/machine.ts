@@ -23,6 +23,9 @@ const loop: Reason =
     ? undefined
     : 'it needs loop devices, and /dev/loop-control cannot be opened');
 
+/** Whether this process can attach loop devices. */
+export const hasLoop = loop === undefined;
+
 function unless(reason: Reason, what: string): TestAPI {
   if (reason === undefined) return test;
   console.warn(`SKIP ${what}: ${reason}`);

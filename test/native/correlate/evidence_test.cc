@@ -109,7 +109,7 @@ TEST_CASE("an address inside the parent's buffer tells the position") {
   auto locate = [&](const std::vector<iovec>& child, std::vector<Triple> expected) {
     Evidence evidence;
     const sm_request request = requestOf(child);
-    CHECK(locateByAddress(&request, context, &evidence) == !expected.empty());
+    CHECK(locateByAddress(request.iov, request.iov_count, context, &evidence) == !expected.empty());
     CHECK(piecesOf(evidence) == expected);
   };
   locate(memory.iov({{10, 4}, {2, 2}}), {{0, 0, 6}});              // all of it
@@ -128,7 +128,7 @@ TEST_CASE("a parent that has a block twice is not located by address, but by equ
   REQUIRE(context.aliased);
   Evidence evidence;
   const sm_request request = requestOf(parent);
-  CHECK_FALSE(locateByAddress(&request, context, &evidence));
+  CHECK_FALSE(locateByAddress(request.iov, request.iov_count, context, &evidence));
   std::vector<std::byte> bytes(3 * kBlock);
   gather(parent.data(), 2, bytes.data());
   locateByContent(bytes.data(), bytes.size(), context, &evidence);

@@ -41,14 +41,14 @@ void World::detach(Watch& watch) {
   const bool gaveUp = watch.probe->detach(options_.stuck ? 0 : kPatience) != 0;
   if (gaveUp && !options_.stuck && difference_.empty()) differ("detach gave up, though nothing was inside any more");
   watch.leavingDevices.clear();
-  const std::string wrong = options_.onlyWrong ? "" : compareEvents(watch, &counts_);
+  const std::string wrong = watch.onlyWrong ? "" : compareEvents(watch, &counts_);
   if (!wrong.empty()) differ(wrong);
   watch.expected.clear();
   const sm::ProbeCounters counters = watch.probe->counters();
   counts_.unrecorded += counters.unrecorded;
   counts_.evidenceLost += counters.evidenceLost;
   counts_.taintOverflow += counters.taintOverflow;
-  if (options_.exact && counters.evidenceLost + counters.taintOverflow != 0)
+  if (watch.exact && counters.evidenceLost + counters.taintOverflow != 0)
     differ("something overflowed, though nothing should");
   watch.probe.reset();
 }
@@ -138,10 +138,10 @@ sm_request* World::clone(const sm_request* parent, uint64_t from, uint64_t lengt
   child.ioprio = parent->ioprio;
   child.flags = parent->flags;
   child.length = length;
-  child.serial = parent->serial;
-  child.private_data = parent->private_data;
-  std::memcpy(child.spare, parent->spare, sizeof child.spare);
-  std::memcpy(child.extension, parent->extension, SM_EXTENSION);
+  Carriers carriers;
+  carriers.take(parent);
+  carriers.giveSerial(&child);
+  carriers.giveFields(&child);
   uint64_t at = 0;
   for (uint32_t i = 0; i < parent->iov_count; ++i) {
     const iovec& segment = parent->iov[i];

@@ -64,7 +64,7 @@ std::string checkBytes(Watch& watch, const Told& told, Counts* counts) {
 // The flag has to be set where a place is mapped for several, and clear where it has one owner. In between, where other
 // owners are in doubt, it may be either.
 std::string checkShared(Watch& watch, bool shared, oracle::State state, const std::vector<Unit>& places) {
-  if (!watch.world.options().exact) return {};
+  if (!watch.exact) return {};
   if (state != oracle::State::kMapped) return shared ? "shared: set for what is not mapped" : "";
   bool must = false, may = false;
   for (Unit place : places) {
@@ -82,7 +82,7 @@ std::string checkShared(Watch& watch, bool shared, oracle::State state, const st
 std::string checkMapping(Watch& watch, const Told& told, const Mappings& expected) {
   const Mapping* mapping = find(expected, told.virt, told.place);
   if (!mapping) return "place: not one of its places";
-  const bool exact = watch.world.options().exact;
+  const bool exact = watch.exact;
   if (mapping->state != told.state && (exact || told.state > mapping->state)) {
     return std::string("state: told ") + nameOf(told.state) + ", is " + nameOf(mapping->state);
   }
@@ -95,7 +95,7 @@ std::string explain(const char* where, Unit unit, const std::string& what, const
 
 std::string checkDiskBlock(Watch& watch, Unit virt, const sm::VirtualExtent& extent, uint64_t delta, Counts* counts) {
   const Mappings& expected = watch.truth.places(virt);
-  const bool exact = watch.world.options().exact, onlyWrong = watch.world.options().onlyWrong;
+  const bool exact = watch.exact, onlyWrong = watch.onlyWrong;
   oracle::State top = oracle::State::kUnknown;
   size_t atTop = 0;
   bool crowded = false;
@@ -177,7 +177,7 @@ std::string compareDevice(Watch& watch, Unit first, uint64_t blocks, Counts* cou
       told[place.block - first.block].push_back({stateOf(extent.state), extent.moving, extent.shared, virt, place});
     }
   }
-  const bool exact = watch.world.options().exact, onlyWrong = watch.world.options().onlyWrong;
+  const bool exact = watch.exact, onlyWrong = watch.onlyWrong;
   for (uint64_t i = 0; i < blocks; ++i) {
     const Unit place{first.space, first.block + i};
     const Mappings& expected = watch.truth.owners(place);
@@ -252,7 +252,7 @@ std::string compareLedger(Watch& watch) {
           << expected.bytes;
       return true;
     };
-    if (!watch.world.options().exact) continue;
+    if (!watch.exact) continue;
     if (differs(sm::Fate::kAttributed, truth.attributed) || differs(sm::Fate::kUnattributed, truth.unattributed) ||
         differs(sm::Fate::kControl, truth.control) || differs(sm::Fate::kAmbiguous, {})) {
       return out.str();
@@ -263,7 +263,7 @@ std::string compareLedger(Watch& watch) {
   for (const sm::Tally& tally : ledger.unmapped) all += tally.bytes;
   auto bytes = [&](sm::Unmapped reason) { return ledger.unmapped[static_cast<int>(reason)].bytes; };
   const oracle::UnmappedTally& truth = watch.truth.unmapped();
-  const bool exact = watch.world.options().exact;
+  const bool exact = watch.exact;
   if (exact ? all != truth.all : all < truth.all) {
     return "ledger: " + std::to_string(all) + " bytes left unmapped; the oracle says " + std::to_string(truth.all);
   }
@@ -292,7 +292,7 @@ std::string compareEvents(Watch& watch, Counts* counts) {
              static_cast<uint64_t>(event[Words::kLength]) == each.length;
     };
     // Who had no slot is not told of.
-    while (!watch.world.options().exact && !watch.expected.empty() && !matches(watch.expected.front())) {
+    while (!watch.exact && !watch.expected.empty() && !matches(watch.expected.front())) {
       watch.expected.pop_front();
     }
     if (watch.expected.empty()) return "event: one that nothing caused";
@@ -320,7 +320,7 @@ std::string compareEvents(Watch& watch, Counts* counts) {
     ++counts->events;
   }
   if (watch.ring->dropped() != 0) return "event: dropped";
-  return watch.expected.empty() || !watch.world.options().exact ? "" : "event: missing";
+  return watch.expected.empty() || !watch.exact ? "" : "event: missing";
 }
 
 void World::check(Watch& watch, bool all) {
@@ -336,7 +336,7 @@ void World::check(Watch& watch, bool all) {
   if (all) {
     for (uint32_t i = 0; i < disks_.size(); ++i) {
       note(compareDisk(watch, {i, 0}, options_.diskBlocks, &counts_));
-      if (!options_.onlyWrong) note(compareExtents(watch, i));
+      if (!watch.onlyWrong) note(compareExtents(watch, i));
     }
     for (uint32_t i = 0; i < devices_.size(); ++i) note(compareDevice(watch, {i, 0}, options_.deviceBlocks, &counts_));
   } else {
@@ -360,13 +360,13 @@ void World::check(Watch& watch, bool all) {
     inRuns(virt, [&](Unit first, uint64_t n) { note(compareDisk(watch, first, n, &counts_)); });
     inRuns(places, [&](Unit first, uint64_t n) { note(compareDevice(watch, first, n, &counts_)); });
   }
-  if (!options_.onlyWrong) {
+  if (!watch.onlyWrong) {
     note(compareLedger(watch));
     if (watch.probe) note(compareEvents(watch, &counts_));
   }
   watch.dirtyDisk.clear();
   watch.dirtyDevice.clear();
-  if (!wrong.empty()) differ(watch.options.association + ": " + wrong);
+  if (!wrong.empty()) differ(watch.options.association + "/" + watch.options.correlation + ": " + wrong);
 }
 
 void World::compareAll() {

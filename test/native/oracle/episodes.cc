@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <iostream>
 #include <sstream>
@@ -25,7 +26,8 @@ std::string Episode::describe() const {
   out << "seed " << options.seed << ", volume " << volume << ", depth " << options.depth << ", failing "
       << options.failing << ", wild " << options.wild << ", admin " << options.admin << ", loss " << options.loss
       << (options.stuck ? ", stuck" : "") << (options.sharedDevice ? ", one device shared" : "") << ", capacity "
-      << options.capacity << ", observers" << (options.serial ? " serial" : "") << (options.tag ? " tag" : "");
+      << options.capacity << ", observers";
+  for (const Observer& each : options.observers) out << " " << each.association << "/" << each.correlation;
   return out.str();
 }
 
@@ -58,11 +60,12 @@ Episode exactEpisode(uint64_t seed) {
   o.admin = pick(0.0, 0.002, 0.006);
   o.stuck = pick(0, 0, 1);
   o.sharedDevice = pick(0, 0, 0, 1);
-  o.foreignTag = pick(0.0, 0.1);
-  o.tag = o.serial = true;
+  o.foreignField = pick(0.0, 0.1);
+  static const char* const kFields[] = {"inline", "extended", "pointer", "tag"};
+  o.observers = {{"serial", "descend"}, {kFields[random() % 4], "descend"}};
   if (pick(0, 0, 1)) {
     o.loss = pick(0.004, 0.01);
-    (pick(0, 1) ? o.tag : o.serial) = false;
+    o.observers.erase(o.observers.begin() + pick(0, 1));
   }
   if (pick(0, 0, 0, 0, 1) && episode.volume != "log" && episode.volume != "dedup") {  // a table that fills up
     o.capacity = 64;
@@ -114,6 +117,33 @@ Episode boundedEpisode(uint64_t seed) {
   o.spiky = seed % 2 == 0;
   if (o.spiky) o.largest = 28;
   o.loss = 0;
+  return episode;
+}
+
+// Every association with every correlation that it allows, in turn; four observers at a time, which must not get in
+// each other's way.
+Episode anyEpisode(uint64_t seed) {
+  std::vector<Observer> all;
+  for (const sm::AssociationInfo& info : sm::associations()) {
+    for (const std::string& correlation : info.correlations) all.push_back({info.name, correlation});
+  }
+  Episode episode = seed % 4 == 0 ? boundedEpisode(seed) : seed % 4 == 1 ? contractEpisode(seed) : exactEpisode(seed);
+  WorldOptions& o = episode.options;
+  o.exact = false;
+  if (o.loss == 0) {
+    // No two that put their carrier into the same field.
+    const Observer first = all[seed % all.size()];
+    o.observers = {first};
+    for (uint64_t i = 1; i < all.size() && o.observers.size() < 4; ++i) {
+      const Observer& next = all[(seed + i * 4) % all.size()];
+      if (std::none_of(o.observers.begin(), o.observers.end(),
+                       [&](const Observer& each) { return each.association == next.association; })) {
+        o.observers.push_back(next);
+      }
+    }
+  } else {
+    o.observers = {all[seed % all.size()]};
+  }
   return episode;
 }
 

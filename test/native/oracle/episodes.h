@@ -25,6 +25,7 @@ Episode contractEpisode(uint64_t seed);
 // One in which everything overflows: contexts, evidence, room for copies, parts in doubt. The observers may say less,
 // and nothing else.
 Episode boundedEpisode(uint64_t seed);
+Episode anyEpisode(uint64_t seed);
 
 constexpr uint64_t kEpisodeSteps = 2000;
 

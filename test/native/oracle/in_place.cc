@@ -77,13 +77,13 @@ std::vector<InPlace::Key> InPlace::keysOf(const Guest& r, int kind) const {
 }
 
 ChildPtr InPlace::send(uint8_t op, uint64_t place, const Memory& memory, uint64_t blocks, const Guest* parent) {
-  bool serial = parent && w.chance(clones), spare = serial;
-  if (parent && w.chance(.1)) (w.chance(.5) ? serial : spare) = w.chance(.5);
+  bool serial = parent && w.chance(clones), fields = serial;
+  if (parent && w.chance(.1)) (w.chance(.5) ? serial : fields) = w.chance(.5);
   return w.issue(
       op, place, memory, blocks,
       [&](sm_request* child) {
-        if (serial) child->serial = parent->serial;
-        if (spare) std::memcpy(child->spare, parent->spare, sizeof child->spare);
+        if (serial) parent->carriers.giveSerial(child);
+        if (fields) parent->carriers.giveFields(child);
       },
       w.chance(w.options().loss));
 }

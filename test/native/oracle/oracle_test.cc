@@ -31,3 +31,10 @@ TEST_CASE("every answer of the map is the oracle's, through the contract") {
   CHECK(counts.mappedBlocks > counts.unmappedBlocks / 4);
   CHECK(counts.overlaps > 1000);
 }
+
+TEST_CASE("no association, however it correlates, ever maps what is not so") {
+  const Counts counts = runEpisodes("any", anyEpisode, stepsToRun(160'000));
+  CHECK(counts.mappedBlocks > 100'000);
+  CHECK(counts.overlaps > 1000);
+  CHECK(counts.losses > 10);
+}

@@ -29,15 +29,8 @@ World::World(const WorldOptions& options)
   truth.diskBlocks.assign(options.disks, options.diskBlocks);
   truth.deviceBlocks.assign(2, options.deviceBlocks);
   truth.sharedDevice = {false, options.sharedDevice};
-  for (bool tag : {false, true}) {
-    if (!(tag ? options.tag : options.serial)) continue;
-    sm::ProbeOptions probe;
-    probe.association = tag ? "tag" : "serial";
-    probe.capacity = options.capacity;
-    probe.slots = options.slots;
-    probe.shadowBytes = options.shadowBytes;
-    truth.carrier = tag ? oracle::Carrier::kTag : oracle::Carrier::kSerial;
-    watches_.push_back(std::make_unique<Watch>(*this, probe, truth));
+  for (const Observer& observer : options.observers) {
+    watches_.push_back(std::make_unique<Watch>(*this, observer, truth));
   }
 }
 
@@ -47,8 +40,30 @@ World::~World() {
   volume_.reset();
 }
 
-Watch::Watch(World& owner, const sm::ProbeOptions& probeOptions, const oracle::OracleOptions& truthOptions)
-    : world(owner), truth(truthOptions), options(probeOptions), below(owner.devices_.size()) {
+void Carriers::take(const sm_request* from) {
+  serial = from->serial;
+  std::memcpy(spare, from->spare, sizeof spare);
+  privateData = from->private_data;
+  std::memcpy(extension, from->extension, sizeof extension);
+}
+
+void Carriers::giveFields(sm_request* to) const {
+  std::memcpy(to->spare, spare, sizeof spare);
+  to->private_data = privateData;
+  std::memcpy(to->extension, extension, sizeof extension);
+}
+
+Watch::Watch(World& owner, const Observer& observer, oracle::OracleOptions truthOptions)
+    : world(owner),
+      truth((truthOptions.carrier = observer.carrier(), truthOptions)),
+      below(owner.devices_.size()),
+      exact(owner.options().exact && observer.foretold()),
+      onlyWrong(owner.options().onlyWrong || !observer.foretold()) {
+  options.association = observer.association;
+  options.correlation = observer.correlation;
+  options.capacity = owner.options().capacity;
+  options.slots = owner.options().slots;
+  options.shadowBytes = owner.options().shadowBytes;
   stack.watch = this;
   sm_stack& table = stack.table;
   table.version = SM_CONTRACT_VERSION;
@@ -200,7 +215,11 @@ GuestPtr World::submit(uint8_t op, uint32_t disk, uint64_t first, uint64_t block
     request->iov = pooled->segments.data();
     request->iov_count = static_cast<uint32_t>(pooled->segments.size());
   }
-  if (chance(options_.foreignTag)) request->spare[3] = random() | 1;
+  if (chance(options_.foreignField)) {
+    for (uint64_t& word : request->spare) word = random() | 1;
+    request->private_data = reinterpret_cast<void*>(random() | 1);
+    std::memset(request->extension, 0x5a, SM_EXTENSION);
+  }
   sm_request_push(request, guestDone, this, 0);
   const bool blind = chance(options_.loss);
   if (blind) {
@@ -226,8 +245,7 @@ GuestPtr World::submit(uint8_t op, uint32_t disk, uint64_t first, uint64_t block
     pooled->filters.push_back(filter);
   }
   for (auto& filter : pooled->filters) filter->ops->submit(filter->context, request);
-  guest->serial = request->serial;
-  std::memcpy(guest->spare, request->spare, sizeof guest->spare);
+  guest->carriers.take(request);
   volume_->submit(guest);
   return guest;
 }

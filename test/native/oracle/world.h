@@ -31,6 +31,17 @@ using oracle::Unit;
 class World;
 struct Watch;
 
+// What a clone has of its parent.
+struct Carriers {
+  uint64_t serial = 0, spare[4] = {};
+  void* privateData = nullptr;
+  std::byte extension[SM_EXTENSION] = {};
+
+  void take(const sm_request* from);
+  void giveSerial(sm_request* to) const { to->serial = serial; }
+  void giveFields(sm_request* to) const;
+};
+
 // What a volume sees of a request: of its carriers it keeps a copy, for a clone may be made after the request's end.
 struct Guest {
   sm_request* request = nullptr;
@@ -38,8 +49,7 @@ struct Guest {
   uint32_t disk = 0;
   uint64_t first = 0, blocks = 0;  // in blocks
   std::vector<std::byte*> memory;
-  uint64_t serial = 0;
-  uint64_t spare[4] = {};
+  Carriers carriers;
   int slot = -1;  // of memory
   Unit unit(uint64_t i) const { return {disk, first + i}; }
 };
@@ -64,6 +74,18 @@ class Volume {
   virtual bool idle() const { return true; }
 };
 
+struct Observer {
+  std::string association, correlation;
+  // Whether the oracle knows what it has to answer. Of the others every answer has to be true, by bytes and owners.
+  bool foretold() const { return correlation == "descend" && association != "address" && association != "content"; }
+  oracle::Carrier carrier() const {
+    return association == "serial"     ? oracle::Carrier::kSerial
+           : association == "pointer"  ? oracle::Carrier::kPrivateData
+           : association == "extended" ? oracle::Carrier::kExtension
+                                       : oracle::Carrier::kSpare;
+  }
+};
+
 struct WorldOptions {
   uint64_t seed = 1;
   std::function<std::unique_ptr<Volume>(World&)> volume;
@@ -76,10 +98,10 @@ struct WorldOptions {
   double wild = 0;                              // share of requests that use a live request's buffer
   double admin = 0;                             // share of steps that attach, detach, add or remove something
   double loss = 0;                              // share of requests that leave no room for an observer's frame
-  double foreignTag = 0;            // share of requests whose issuer uses the fields that the host leaves alone
-  bool stuck = false;               // detaching gives up on what is in flight
-  bool sharedDevice = false;        // of the two, one
-  bool tag = false, serial = true;  // observers
+  double foreignField = 0;    // share of requests whose issuer uses the fields that the host leaves alone
+  bool stuck = false;         // detaching gives up on what is in flight
+  bool sharedDevice = false;  // of the two, one
+  std::vector<Observer> observers = {{"serial", "descend"}};
   uint32_t capacity = 256, slots = 256;
   uint64_t shadowBytes = 1 << 20;
   bool exact = true;       // else the observers may say less
@@ -247,7 +269,9 @@ struct Watch {
   std::vector<uint32_t> devicesInOrder;  // as they were added; a detach takes the last first
   std::vector<uint32_t> leavingDevices;  // those that everywhere() is being called for
 
-  Watch(World& world, const sm::ProbeOptions& options, const oracle::OracleOptions& truth);
+  const bool exact, onlyWrong;  // see WorldOptions
+
+  Watch(World& world, const Observer& observer, oracle::OracleOptions truth);
 };
 
 // compare.cc: what the observer answers against what its oracle says. Returns the first difference.
