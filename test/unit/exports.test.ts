@@ -9,6 +9,7 @@ test('the exports are these, and the same for import and require', () => {
   expect(Object.keys(cjs).sort()).toEqual([
     'AbortError',
     'StratamapError',
+    'associations',
     'attachLoop',
     'openHost',
     'openMap',
