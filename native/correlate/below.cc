@@ -94,6 +94,7 @@ uint64_t Correlator::issued(const sm_request* below, DeviceKey device) {
   if (later && oldest_ != kNoSlot) {
     makePending(slot);
     unmapDiscarded(&evidence);
+    evidence.unfit |= !wholeBuffer(below, &evidence.bufferOf);
     if (correlation_ == kAscend) {
       evidence.key = association_->key(below);
       evidence.keepMemory(below->iov, below->iov_count);
@@ -179,6 +180,10 @@ void Correlator::landed(const sm_request* below, DeviceKey device, uint64_t word
   evidence.done = true;
   evidence.ok = below->status == 0;
   evidence.landedAt = stack_->now(stack_);
+  uint64_t bufferOf = 0;
+  if (evidence.pending && (!wholeBuffer(below, &bufferOf) || bufferOf != evidence.bufferOf)) {
+    evidence.unfit = true;  // its memory was not the same request's all the time: what is in it now is no evidence
+  }
   if (evidence.pending && correlation_ == kMeet && !(content_ && evidence.op == SM_OP_READ)) {
     endPending(slot);
     if (!findOwners(below, slot)) disown(&evidence);
@@ -193,7 +198,8 @@ void Correlator::landed(const sm_request* below, DeviceKey device, uint64_t word
   }
   if (!evidence.ok) return;
   if (evidence.pending) {
-    if (needsCopy(below)) {
+    const bool copied = evidence.op == SM_OP_WRITE && bufferOf == 0;
+    if (below->iov_count > 0 && (evidence.op == SM_OP_READ || copied || content_)) {
       keepCopy(below, &evidence, nullptr);
       if (content_ && evidence.shadow && !content_->keep(slot, evidence.shadow.get(), below->length))
         dropCopy(&evidence);
@@ -208,14 +214,17 @@ void Correlator::landed(const sm_request* below, DeviceKey device, uint64_t word
   }
 }
 
-// Whether what a pending child carried can be told only by a copy: what a read brought up, and a write's bytes that are
-// in no live request's memory.
-bool Correlator::needsCopy(const sm_request* below) const {
-  if (below->iov_count == 0) return false;
-  if (below->op == SM_OP_READ || content_) return true;
-  bool own = false;
-  buffers_.overlapping(below->iov, below->iov_count, [&](uint32_t) { own = true; });
-  return !own;
+// Whose buffer a child's memory is in: the stamp of the live request, 0 where it is nobody's. False: it is several
+// requests', or a read's is one that was ever shared.
+bool Correlator::wholeBuffer(const sm_request* below, uint64_t* stamp) const {
+  bool whole = true;
+  *stamp = 0;
+  buffers_.overlapping(below->iov, below->iov_count, [&](uint32_t slot) {
+    const Context& context = contexts_[slot];
+    if (*stamp != 0 || (context.sharedBuffer && below->op == SM_OP_READ)) whole = false;
+    *stamp = context.stamp;
+  });
+  return whole;
 }
 
 void Correlator::dropCopy(Evidence* evidence) {

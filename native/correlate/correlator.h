@@ -123,7 +123,7 @@ class Correlator {
   void unmapDiscarded(Evidence* evidence);
   uint64_t issuedBlind(const sm_request* below, DeviceKey device);
   bool isKnown(const Evidence& evidence, const Context& context) const;
-  bool needsCopy(const sm_request* below) const;
+  bool wholeBuffer(const sm_request* below, uint64_t* stamp) const;
   void keepCopy(const sm_request* below, Evidence* evidence, const Context* context);
   void dropCopy(Evidence* evidence);
   void dropEvidence(uint32_t slot);

@@ -98,6 +98,7 @@ struct Evidence {
   // Where its bytes were in memory, neighbouring segments joined; more of them than fit are as good as none.
   iovec memory[kMemory];
   uint8_t memoryCount = 0;
+  uint64_t bufferOf = 0;  // while pending: the stamp of the one live request whose buffer that is in; 0: nobody's
   std::unique_ptr<std::byte[]> shadow;  // what it carried, phys.length() bytes
 
   // False when there are too many pieces; those that are left out resolve to nothing.

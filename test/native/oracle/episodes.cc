@@ -39,6 +39,7 @@ uint64_t fromEnvironment(const char* name, uint64_t otherwise) {
 }  // namespace
 
 uint64_t stepsToRun(uint64_t fast) { return fromEnvironment("SM_STEPS", std::getenv("SM_NIGHTLY") ? fast * 40 : fast); }
+bool inFull() { return !std::getenv("SM_STEPS"); }
 uint64_t firstSeed() { return fromEnvironment("SM_SEED", 1); }
 
 Episode exactEpisode(uint64_t seed) {

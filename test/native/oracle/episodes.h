@@ -16,6 +16,7 @@ struct Episode {
 
 // From the environment, or what is given.
 uint64_t stepsToRun(uint64_t fast);
+bool inFull();  // nobody asked for another number of steps
 uint64_t firstSeed();
 
 // The n-th world of a kind. In an exact one nothing overflows, and every answer must be the oracle's.
