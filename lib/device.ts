@@ -4,9 +4,13 @@ import { wrongType } from './errors.js';
 import { Handle } from './handle.js';
 import { type DeviceFacts, type DeviceHandle, type HostHandle, native } from './native.js';
 
-/** `uring`: io_uring, past the page cache where possible; `posix`: a pool of threads; `null`: a size and no data. */
-export type Driver = 'uring' | 'posix' | 'null';
-const DRIVERS = ['uring', 'posix', 'null'] as const satisfies readonly Driver[];
+/**
+ * `uring`: io_uring, past the page cache where possible; `posix`: a pool of threads; `null`: a size and no data;
+ * `recording`: as `posix`, with a journal of every change and flush from which `replayCrash` makes the medium after a
+ * crash.
+ */
+export type Driver = 'uring' | 'posix' | 'null' | 'recording';
+const DRIVERS = ['uring', 'posix', 'null', 'recording'] as const satisfies readonly Driver[];
 
 interface CommonDeviceOptions {
   /** How events and the map call it; unique in the host. */
@@ -25,13 +29,22 @@ export interface RealDeviceOptions extends CommonDeviceOptions {
   direct?: boolean | undefined;
 }
 
+export interface RecordingDeviceOptions extends Omit<RealDeviceOptions, 'driver'> {
+  driver: 'recording';
+  /**
+   * The file that is made for the journal; there must be none yet. It begins with a copy of what the medium holds but
+   * its zeroes. Default, for an image file: `<path>.journal`.
+   */
+  journal?: string | undefined;
+}
+
 export interface NullDeviceOptions extends CommonDeviceOptions {
   driver: 'null';
   /** Bytes. */
   size: number;
 }
 
-export type DeviceOptions = RealDeviceOptions | NullDeviceOptions;
+export type DeviceOptions = RealDeviceOptions | RecordingDeviceOptions | NullDeviceOptions;
 
 let handleOf: (device: Device) => DeviceHandle;
 
@@ -54,6 +67,8 @@ class Device extends Handle {
   readonly readOnly: boolean;
   /** Whether discards reach the medium. */
   readonly discard: boolean;
+  /** The path of a recording device's journal; `undefined` for others. */
+  readonly journal: string | undefined;
 
   constructor(handle: DeviceHandle, name: string, facts: DeviceFacts) {
     super();
@@ -67,6 +82,7 @@ class Device extends Handle {
     this.shared = facts.shared;
     this.readOnly = facts.readOnly;
     this.discard = facts.discard;
+    this.journal = facts.journal || undefined;
   }
 
   protected override get rank(): number {
@@ -94,15 +110,16 @@ export function deviceHandles(devices: readonly Device[]): DeviceHandle[] {
 }
 
 export function openDevice(host: HostHandle, options: DeviceOptions): Promise<Device> {
-  const given: Partial<RealDeviceOptions & { size: number }> & { driver?: Driver } = check.object(
-    options,
-    'options',
-  ) as never;
+  const given: Partial<Omit<RealDeviceOptions, 'driver'> & { size: number; journal: string; driver: Driver }> =
+    check.object(options, 'options') as never;
   const name = check.name(given.name, 'name');
   const driver = check.oneOf(given.driver ?? 'uring', 'driver', DRIVERS);
   const shared = check.boolean(given.shared ?? false, 'shared');
   const readOnly = check.boolean(given.readOnly ?? false, 'readOnly');
   const direct = check.boolean(given.direct ?? true, 'direct');
+  if (given.journal !== undefined && driver !== 'recording')
+    throw wrongType(`a ${driver} device keeps no journal`, 'ERR_INVALID_ARG_VALUE');
+  const journal = check.string(given.journal ?? '', 'journal');
   let path = '';
   let size = 0;
   if (driver === 'null') {
@@ -114,6 +131,6 @@ export function openDevice(host: HostHandle, options: DeviceOptions): Promise<De
     path = check.string(given.path, 'path');
   }
   return native
-    .openDevice(host, name, path, driver, shared, readOnly, size, direct)
+    .openDevice(host, name, path, driver, shared, readOnly, size, direct, journal)
     .then(({ handle, info }) => new Device(handle, name, info));
 }

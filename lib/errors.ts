@@ -13,6 +13,8 @@ export type StratamapCode =
   | 'ERR_STRATAMAP_CONTRACT'
   /** There is no such device driver. */
   | 'ERR_STRATAMAP_DRIVER'
+  /** A file is no journal of a recording device; or the journal's path is missing. */
+  | 'ERR_STRATAMAP_JOURNAL'
   /** A name is empty, too long or holds control characters. */
   | 'ERR_STRATAMAP_NAME'
   /** A path that is neither a block device nor a regular file. */

@@ -2,4 +2,14 @@
 // by one, because `export *` would also give what Node adds to a CommonJS module's names (`__esModule`, …).
 
 export type * from './index.js';
-export { AbortError, associations, attachLoop, openHost, openMap, runWorkload, StratamapError } from './index.js';
+export {
+  AbortError,
+  associations,
+  attachLoop,
+  openHost,
+  openMap,
+  readJournal,
+  replayCrash,
+  runWorkload,
+  StratamapError,
+} from './index.js';

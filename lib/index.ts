@@ -1,7 +1,14 @@
 // Everything that the package exports.
 export type { Completions } from './completion_iterator.js';
 export type { Completion, CompletionBatch, CompletionRecord, Operation, Piece } from './completions.js';
-export type { Device, DeviceOptions, Driver, NullDeviceOptions, RealDeviceOptions } from './device.js';
+export type {
+  Device,
+  DeviceOptions,
+  Driver,
+  NullDeviceOptions,
+  RealDeviceOptions,
+  RecordingDeviceOptions,
+} from './device.js';
 export type { Disk, IoOptions, WriteOptions } from './disk.js';
 export { AbortError, type ErrorDetails, type StratamapCode, StratamapError } from './errors.js';
 export { type Host, type HostOptions, openHost } from './host.js';
@@ -29,6 +36,7 @@ export {
   type ProbeOptions,
   type ProbeStats,
 } from './probe.js';
+export { type CrashOptions, type Journal, readJournal, replayCrash } from './replay.js';
 export type {
   CreateDiskOptions,
   DiskEntry,

@@ -2,6 +2,7 @@
 import path from 'node:path';
 import nodeGypBuild from 'node-gyp-build';
 import { makeError } from './errors.js';
+import type { Journal } from './replay.js';
 
 declare const brand: unique symbol;
 /** What the addon knows a thing by. */
@@ -26,6 +27,7 @@ export interface DeviceFacts {
   shared: boolean;
   readOnly: boolean;
   discard: boolean;
+  journal: string;
 }
 
 export interface OpenedDisk {
@@ -113,8 +115,11 @@ export interface Native {
     readOnly: boolean,
     size: number,
     direct: boolean,
+    journal: string,
   ): Promise<{ handle: DeviceHandle; info: DeviceFacts }>;
   closeDevice(device: DeviceHandle): Promise<void>;
+  readJournal(journal: string): Promise<Journal>;
+  replayCrash(journal: string, at: number, seed: number, into: string): Promise<void>;
 
   formatVolume(
     host: HostHandle,

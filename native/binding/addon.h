@@ -19,5 +19,6 @@ void addIo(Napi::Object exports);
 void addWorkload(Napi::Object exports);
 void addMap(Napi::Object exports);
 void addProbe(Napi::Object exports);
+void addReplay(Napi::Object exports);
 
 }  // namespace sm::binding

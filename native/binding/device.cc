@@ -23,10 +23,11 @@ Napi::Object describe(Napi::Env env, const DeviceInfo& device) {
   info["shared"] = device.shared;
   info["readOnly"] = device.readOnly;
   info["discard"] = device.discard;
+  info["journal"] = device.journal;
   return info;
 }
 
-// openDevice(host, name, path, driver, shared, readOnly, size, direct): promise of { handle, info }.
+// openDevice(host, name, path, driver, shared, readOnly, size, direct, journal): promise of { handle, info }.
 Napi::Value openDevice(const Napi::CallbackInfo& info) {
   const auto host = unwrap<HostBox>(info.Env(), info[0]);
   const DeviceOptions options{.name = textOf(info[1]),
@@ -35,7 +36,8 @@ Napi::Value openDevice(const Napi::CallbackInfo& info) {
                               .shared = flagOf(info[4]),
                               .readOnly = flagOf(info[5]),
                               .bytes = numberOf(info[6]),
-                              .direct = flagOf(info[7])};
+                              .direct = flagOf(info[7]),
+                              .journal = textOf(info[8])};
   auto box = std::make_shared<DeviceBox>(DeviceBox{.host = host, .name = options.name});
   auto details = std::make_shared<DeviceInfo>();
   return startJob(

@@ -9,7 +9,7 @@ export interface StackOptions {
   type?: string;
   /** Default: as many as the type needs. */
   devices?: number;
-  driver?: 'uring' | 'posix';
+  driver?: 'uring' | 'posix' | 'recording';
   /** Of each device. Default 64 MiB. */
   bytes?: number;
   diskBytes?: number;

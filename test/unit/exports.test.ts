@@ -13,6 +13,8 @@ test('the exports are these, and the same for import and require', () => {
     'attachLoop',
     'openHost',
     'openMap',
+    'readJournal',
+    'replayCrash',
     'runWorkload',
   ]);
   expect({ ...esm }).toEqual(cjs);

@@ -22,8 +22,9 @@ struct DeviceSpec {
   std::string name, path;
   std::string driver = "uring";  // one of deviceDriverNames()
   bool shared = false, readOnly = false;
-  uint64_t bytes = 0;  // for null: its size
-  bool direct = true;  // O_DIRECT where possible
+  uint64_t bytes = 0;   // for null: its size
+  bool direct = true;   // O_DIRECT where possible
+  std::string journal;  // for recording: the file that is made for it; `path`.journal where none is given
 };
 
 struct DeviceFacts {
@@ -31,6 +32,7 @@ struct DeviceFacts {
   uint64_t bytes = 0;
   uint32_t blockSize = 0;
   bool direct = false, shared = false, readOnly = false, discard = false;
+  std::string journal;               // of recording: its path
   std::vector<std::string> notices;  // what the user should know, one sentence each: no O_DIRECT, …
 };
 
@@ -55,7 +57,7 @@ class Device {
 // Opens `spec.path` with `spec.driver` for use on `threads`, which must outlive the device. Errors, layer "device":
 // ENOENT, EACCES and what else open(2) says; ENOTBLK ERR_STRATAMAP_NOT_A_DEVICE; EBUSY ERR_STRATAMAP_BUSY (someone has
 // it); EAGAIN (no more threads); EINVAL ERR_STRATAMAP_DRIVER (no such driver), ERR_STRATAMAP_SIZE (null without a size,
-// an empty file).
+// an empty file), ERR_STRATAMAP_JOURNAL (a block device without a path for its journal); EEXIST (there is a journal).
 Failure openDevice(const DeviceSpec& spec, const std::vector<IoThread*>& threads, std::unique_ptr<Device>* out);
 
 std::vector<std::string> deviceDriverNames();

@@ -7,7 +7,7 @@
 #include "devices/check.h"
 #include "devices/device.h"
 
-#define SM_DRIVERS(X) X(uring) X(posix) X(null)
+#define SM_DRIVERS(X) X(uring) X(posix) X(null) X(recording)
 
 namespace sm {
 

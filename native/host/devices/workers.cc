@@ -50,10 +50,10 @@ Workers::~Workers() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-void Workers::submit(sm_request* request) {
+void Workers::submit(sm_request* request, IoThread* home) {
   Work* work = new (request->driver) Work;
   work->next = nullptr;
-  work->home = IoThread::current();
+  work->home = home;
   work->run = [](sm_task* task) {
     sm_request* request = static_cast<Work*>(task)->request();
     sm_request_complete(request, request->status);

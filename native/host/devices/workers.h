@@ -1,8 +1,8 @@
 // Threads that carry out requests by blocking system calls.
 //
-// Thread contract: submit() on I/O threads; a request completes on the one that submitted it. Invariants: a request is
-// in the queue, or with one worker, or on its way back by IoThread::post; its scratch (request->driver) holds the
-// links.
+// Thread contract: submit() on I/O threads; a request completes on `home`, where it was submitted to its device.
+// Invariants: a request is in the queue, or with one worker, or on its way back by IoThread::post; its scratch
+// (request->driver) holds the links.
 #pragma once
 
 #include <stratamap/services.h>
@@ -26,7 +26,7 @@ class Workers {
   Workers(const Workers&) = delete;
   Workers& operator=(const Workers&) = delete;
 
-  void submit(sm_request* request);
+  void submit(sm_request* request, IoThread* home = IoThread::current());
 
  private:
   void work(const Scratch& scratch);

@@ -37,8 +37,9 @@ struct Bench {
       : file(folder.file("image", kBytes)), rig(threads, options) {
     if (medium.loop) loop.emplace(LoopOptions{.file = file, .autoclear = true, .blockSize = medium.blockSize});
     const std::string path = loop ? loop->device.path : file;
-    const Failure failure =
-        openDevice({.name = "d0", .path = path, .driver = driver, .direct = medium.direct}, rig.threads, &opened);
+    const Failure failure = openDevice(
+        {.name = "d0", .path = path, .driver = driver, .direct = medium.direct, .journal = folder / "journal"},
+        rig.threads, &opened);
     INFO(failure.message);
     REQUIRE_FALSE(failure);
     device = opened->contract();
@@ -71,7 +72,7 @@ void everywhere(Test test) {
   std::string why;
   const bool loops = canLoop(&why);
   if (!loops) MESSAGE("skipped on loop devices: " << why);
-  for (const std::string driver : {"uring", "posix"}) {
+  for (const std::string driver : {"uring", "posix", "recording"}) {
     for (const Medium& medium : kMedia) {
       if (medium.loop && !loops) continue;
       CAPTURE(driver);
@@ -91,7 +92,7 @@ TEST_CASE("what is known of a device is what it is") {
   everywhere([](const std::string& driver, const Medium& medium) {
     Bench b(driver, medium);
     const DeviceFacts& facts = b.opened->facts();
-    CHECK(facts.driver == (b.rig.threads[0]->ring() ? driver : "posix"));
+    CHECK(facts.driver == (driver == "uring" && !b.rig.threads[0]->ring() ? "posix" : driver));
     CHECK(facts.bytes == kBytes);
     CHECK(facts.blockSize >= medium.blockSize);
     CHECK(facts.blockSize <= 4096);

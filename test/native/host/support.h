@@ -128,8 +128,8 @@ inline WorkloadResult runWorkload(VirtualDisk& disk, const WorkloadOptions& opti
 }
 
 struct TempFolder {
-  TempFolder() {
-    const char* base = std::getenv("TMPDIR");
+  TempFolder() : TempFolder(std::getenv("TMPDIR")) {}
+  explicit TempFolder(const char* base) {
     path = std::string(base ? base : "/tmp") + "/stratamap-test-XXXXXX";
     if (!mkdtemp(path.data())) std::abort();
   }
