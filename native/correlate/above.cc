@@ -93,6 +93,7 @@ uint64_t Correlator::submitted(sm_request* above, DiskKey disk) {
     // teaches, and nothing submitted while it is in flight.
     ++counters_.unrecorded;
     ++blindAbove_;
+    ++disks_[disk].blind;
     if (sm_op_modifies(above->op)) {
       map_.removeVirtual(disk, virt);
       map_.activeOf(disk).overlapping(virt, [&](ActiveRanges::Ref ref, Range common) {
@@ -104,7 +105,7 @@ uint64_t Correlator::submitted(sm_request* above, DiskKey disk) {
 
   Context& context = contexts_[slot];
   context.live = true;
-  context.learns = learning_ && disks_[disk].settled && blindAbove_ == 0;
+  context.learns = learning_ && disks_[disk].settled && disks_[disk].blind == 0;
   context.lostEvidence = false;
   context.sharedBuffer = sharedBuffer;
   context.aliased = aliased;
@@ -131,6 +132,8 @@ void Correlator::completed(sm_request* above, DiskKey disk, uint64_t word) {
   --disks_[disk].inside;
   if (word == kBlind) {
     --blindAbove_;
+    --disks_[disk].blind;
+    if (!disks_[disk].watched) return;
     if (sm_op_modifies(above->op)) map_.removeVirtual(disk, rangeOf(above));
     if (sm_op_modifies(above->op) && above->op != SM_OP_DISCARD) {
       map_.ledgerOfAll().unmapped[static_cast<int>(Unmapped::kUnrecorded)].add(above->length);
@@ -150,7 +153,7 @@ void Correlator::completed(sm_request* above, DiskKey disk, uint64_t word) {
   }
   if (!context.virt.empty()) untrack(&context);
   buffers_.remove(slot);
-  delist(slot);
+  if (!context.adrift) delist(slot);
   context.live = false;
   contexts_.give(slot);
   expirePending();

@@ -16,7 +16,7 @@ class Address : public Association {
   uint32_t find(const sm_request* below) const override {
     uint32_t found = kNone;
     buffers_.overlapping(below->iov, below->iov_count,
-                         [&](uint32_t slot) { found = found == kNone ? slot : kAmbiguous; });
+                         [&](uint32_t slot) { found = found == kNone && !buffers_.shared(slot) ? slot : kAmbiguous; });
     return found;
   }
   uint64_t key(const sm_request*) const override { return kNoKey; }

@@ -5,9 +5,8 @@
 // `meet`: the same, but looked up when the child lands. `ascend`: nothing is recorded above; the child's key is kept,
 // and the parent's completion collects the children that carry its own.
 //
-// Thread contract: mark, record and forget on the thread of the request above; find and key on the thread of the
-// request below; for different requests at the same time, but `address` and `content` under the map's lock.
-// None may allocate or fail an I/O (rule 9).
+// Thread contract: called under the map's lock, but find of those that a clone carries, which may run at any time
+// beside the others. None may fail an I/O (rule 9).
 #pragma once
 
 #include <stratamap/request.h>

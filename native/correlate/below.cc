@@ -1,5 +1,6 @@
 // The point below: requests to a device, from issue to landing.
 #include <algorithm>
+#include <new>
 
 #include "correlate/content_index.h"
 #include "correlate/correlator.h"
@@ -28,6 +29,23 @@ void Correlator::demote(Evidence* evidence) {
   if (evidence->done) map_.activeOn(evidence->device).decided(evidence->position);
 }
 
+namespace {
+
+// Whether a request has a range, and segments that add up to it: a driver checks that only after us.
+bool wellFormed(const sm_request* below) {
+  if (below->length == 0 || below->length > UINT64_MAX - below->offset) return false;
+  if (below->op != SM_OP_READ && below->op != SM_OP_WRITE) return sm_op_modifies(below->op) && below->iov_count == 0;
+  if (!below->iov || below->iov_count > SM_IOV_MAX) return false;
+  uint64_t left = below->length;
+  for (uint32_t i = 0; i < below->iov_count; ++i) {
+    if (below->iov[i].iov_len > left) return false;
+    left -= below->iov[i].iov_len;
+  }
+  return left == 0;
+}
+
+}  // namespace
+
 uint32_t Correlator::takeEvidence(const sm_request* below, DeviceKey device) {
   const uint32_t slot = evidence_.take();
   if (slot == kNoSlot) return kNoSlot;
@@ -51,7 +69,13 @@ void Correlator::disown(Evidence* evidence) {
   count(*evidence, evidence->ambiguous ? Fate::kAmbiguous : Fate::kUnattributed);
   if (evidence->adrift) return;
   if (!sm_op_modifies(evidence->op)) {
-    map_.moving(evidence->device, evidence->phys);  // something read it, perhaps to move it
+    // Something read it, perhaps to move it. Of one issued a while ago: what was modified since was not read by it.
+    clean_.assign(1, evidence->phys);
+    if (evidence->stamp != clock_) {
+      clean_.clear();
+      evidence->taints.clean(evidence->phys, &clean_);
+    }
+    for (Range range : clean_) map_.moving(evidence->device, range);
   } else if (seeded(Bug::kNoStale)) {
     evidence->demoted = true;
   } else {
@@ -74,6 +98,7 @@ uint64_t Correlator::issued(const sm_request* below, DeviceKey device) {
     map_.ledgerOf(device).fates[static_cast<int>(Fate::kControl)].add(0);
     return kUnseen;
   }
+  if (!wellFormed(below)) return issuedMalformed(below, device);
   const bool modification = sm_op_modifies(below->op);
   const uint32_t slot = takeEvidence(below, device);
   if (slot == kNoSlot) return issuedBlind(below, device);
@@ -91,7 +116,7 @@ uint64_t Correlator::issued(const sm_request* below, DeviceKey device) {
   }
 
   const bool later = correlation_ != kDescend || (content_ && below->op == SM_OP_READ);
-  if (later && oldest_ != kNoSlot) {
+  if (later && mayFindOwner(below)) {
     makePending(slot);
     unmapDiscarded(&evidence);
     evidence.unfit |= !wholeBuffer(below, &evidence.bufferOf);
@@ -109,6 +134,16 @@ uint64_t Correlator::issued(const sm_request* below, DeviceKey device) {
   }
   ++state.inside;
   return slot;
+}
+
+// Nothing of it is looked at: a driver refuses it, or does nothing.
+uint64_t Correlator::issuedMalformed(const sm_request* below, DeviceKey device) {
+  map_.ledgerOf(device).fates[static_cast<int>(Fate::kUnattributed)].add(below->length);
+  if (sm_op_modifies(below->op)) {
+    const uint64_t end = below->length > UINT64_MAX - below->offset ? UINT64_MAX : below->offset + below->length;
+    map_.stalePhysical(device, {below->offset, end});
+  }
+  return kUnseen;
 }
 
 // Rule 9: it goes on without a slot.
@@ -157,14 +192,17 @@ void Correlator::keepCopy(const sm_request* below, Evidence* evidence, const Con
     evidence->unfit = true;
     return;
   }
-  if (below->length > shadowRoom_) {
+  makeRoom(below->length);
+  if (below->length <= shadowRoom_) {
+    evidence->shadow.reset(new (std::nothrow) std::byte[below->length]);
+  }
+  if (!evidence->shadow) {
     ++counters_.evidenceLost;
     if (context) contexts_[evidence->owners[0].context].lostEvidence = true;
     evidence->unfit = true;
     return;
   }
   shadowRoom_ -= below->length;
-  evidence->shadow.reset(new std::byte[below->length]);
   gather(below->iov, below->iov_count, evidence->shadow.get());
 }
 
@@ -201,8 +239,10 @@ void Correlator::landed(const sm_request* below, DeviceKey device, uint64_t word
     const bool copied = evidence.op == SM_OP_WRITE && bufferOf == 0;
     if (below->iov_count > 0 && (evidence.op == SM_OP_READ || copied || content_)) {
       keepCopy(below, &evidence, nullptr);
-      if (content_ && evidence.shadow && !content_->keep(slot, evidence.shadow.get(), below->length))
+      if (content_ && evidence.shadow && !content_->keep(slot, evidence.shadow.get(), below->length)) {
+        ++counters_.evidenceLost;
         dropCopy(&evidence);
+      }
     }
   } else if (evidence.op == SM_OP_READ) {
     const Context& context = contexts_[evidence.owners[0].context];
@@ -212,6 +252,14 @@ void Correlator::landed(const sm_request* below, DeviceKey device, uint64_t word
       keepCopy(below, &evidence, &context);
     }
   }
+}
+
+// Whether an owner may still turn up: it is older than its child.
+bool Correlator::mayFindOwner(const sm_request* below) const {
+  if (oldest_ == kNoSlot) return false;
+  if (content_) return below->op == SM_OP_READ || below->op == SM_OP_WRITE;
+  if (correlation_ == kMeet || association_->needsOwnBuffer()) return association_->find(below) != Association::kNone;
+  return association_->key(below) != Association::kNoKey;
 }
 
 // Whose buffer a child's memory is in: the stamp of the live request, 0 where it is nobody's. False: it is several
@@ -225,6 +273,18 @@ bool Correlator::wholeBuffer(const sm_request* below, uint64_t* stamp) const {
     *stamp = context.stamp;
   });
   return whole;
+}
+
+// The copies that have waited longest for their parents give way.
+void Correlator::makeRoom(uint64_t bytes) {
+  for (uint32_t slot = oldestPending_; slot != kNoSlot && shadowRoom_ < bytes; slot = evidence_[slot].newerPending) {
+    Evidence& evidence = evidence_[slot];
+    if (!evidence.shadow) continue;
+    if (content_) content_->drop(slot);
+    ++counters_.evidenceLost;
+    evidence.unfit = true;
+    dropCopy(&evidence);
+  }
 }
 
 void Correlator::dropCopy(Evidence* evidence) {

@@ -32,6 +32,8 @@ uint64_t hashBlock(const std::byte* block, const uint64_t (&key)[2]) {
   return fold(fold(lanes[0], lanes[1] ^ key[1]), fold(lanes[2] ^ key[0], lanes[3]) ^ key[1]);
 }
 
+constexpr size_t kLooks = 1 << 16;  // at most, for one child and parent: the time on the path stays bounded (rule 9)
+
 }  // namespace
 
 BlockIndex::BlockIndex(uint32_t nodes)
@@ -47,8 +49,13 @@ bool BlockIndex::enter(uint32_t id, const std::vector<uint64_t>& hashes) {
   for (uint64_t hash : hashes) {
     uint32_t& head = heads_[hash & mask_];
     int equal = 0;
-    for (uint32_t at = head; at != kNoSlot && equal < kMost; at = nodes_[at].next) equal += nodes_[at].hash == hash;
-    if (equal == kMost) continue;
+    bool mine = false;
+    for (uint32_t at = head; at != kNoSlot && equal < kMost && !mine; at = nodes_[at].next) {
+      if (nodes_[at].hash != hash) continue;
+      mine = nodes_[at].id == id;
+      ++equal;
+    }
+    if (mine || equal == kMost) continue;
     const uint32_t at = free_;
     free_ = nodes_[at].next;
     --freeCount_;
@@ -110,8 +117,11 @@ void ContentIndex::align(const std::byte* bytes, const Hashes& mine, uint32_t sl
            equalAt(context.iov, context.iovCount, at * kCompared, bytes + block * kCompared, kCompared);
   };
   // Where the block stands: `none` where that is not clear.
+  size_t looks = kLooks;
   auto start = [&](size_t block) {
     if (mine.size() == theirs.size() && equal(block, block)) return block;
+    if (looks < theirs.size()) return none;
+    looks -= theirs.size();
     const auto found = std::find(theirs.begin(), theirs.end(), mine[block]);
     if (found == theirs.end() || std::find(found + 1, theirs.end(), mine[block]) != theirs.end()) return none;
     const size_t at = static_cast<size_t>(found - theirs.begin());

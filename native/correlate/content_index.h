@@ -14,7 +14,7 @@
 
 namespace sm {
 
-// From a block's hash to the payloads that have such a block.
+// From a block's hash to the payloads that have such a block, each of them once.
 class BlockIndex {
  public:
   explicit BlockIndex(uint32_t nodes);
@@ -62,12 +62,12 @@ class ContentIndex {
   template <class F>
   void parents(const std::byte* bytes, uint64_t length, F&& f) {
     hashBlocks(bytes, length, &scratch_);
-    for (uint64_t hash : scratch_) above_.each(hash, f);
+    eachRun(scratch_, [&](uint64_t hash) { above_.each(hash, f); });
   }
   // f(child), perhaps more than once, for the children kept that may have a block of a hashed request.
   template <class F>
   void children(uint32_t slot, F&& f) const {
-    for (uint64_t hash : hashesAbove_[slot]) below_.each(hash, f);
+    eachRun(hashesAbove_[slot], [&](uint64_t hash) { below_.each(hash, f); });
   }
 
   // Adds to the evidence's pieces where blocks of `bytes` stand in a hashed request: in runs, each of which begins with
@@ -83,6 +83,13 @@ class ContentIndex {
 
  private:
   using Hashes = std::vector<uint64_t>;
+  // f(hash), once for equal neighbours.
+  template <class F>
+  static void eachRun(const Hashes& hashes, F&& f) {
+    for (size_t i = 0; i < hashes.size(); ++i) {
+      if (i == 0 || hashes[i] != hashes[i - 1]) f(hashes[i]);
+    }
+  }
   void hashBlocks(const std::byte* bytes, uint64_t length, Hashes* out) const;
   void align(const std::byte* bytes, const Hashes& mine, uint32_t slot, const Context& context, uint8_t owner,
              Evidence* evidence) const;

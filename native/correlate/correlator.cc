@@ -2,6 +2,7 @@
 #include "correlate/correlator.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "correlate/seeded_bugs.h"
 
@@ -42,7 +43,7 @@ bool Correlator::tryLearning() {
 
 void Correlator::enter(Watched* watched) {
   watched->watched = true;
-  watched->settled = false;
+  watched->settled = watched->left = false;
   watched->since = Watched::kNever;
 }
 
@@ -82,8 +83,11 @@ void Correlator::lost() {
 void Correlator::lostLocked() {
   ++counters_.losses;
   if (seeded(Bug::kLostKeeps)) return;
-  map_.staleAll();
-  for (uint32_t i = 0; i < contexts_.made(); ++i) contexts_[i].learns = false;
+  if (learning_ || !lostBefore_) {  // else nothing has become mapped since the last loss
+    map_.staleAll();
+    for (uint32_t i = 0; i < contexts_.made(); ++i) contexts_[i].learns = false;
+  }
+  lostBefore_ = true;
   learning_ = false;
   settling_ = true;
   settleStamp_ = stack_->stamp(stack_);
@@ -93,7 +97,7 @@ void Correlator::lostLocked() {
 bool Correlator::watchDisk(DiskKey disk) {
   std::lock_guard lock(map_.mutex());
   if (!map_.watchDisk(disk, this)) return false;
-  map_.staleVirtual(disk, {0, UINT64_MAX});
+  map_.staleDisk(disk);
   if (disks_.size() <= disk) disks_.resize(disk + 1);
   enter(&disks_[disk]);
   return true;
@@ -102,7 +106,7 @@ bool Correlator::watchDisk(DiskKey disk) {
 bool Correlator::watchDevice(DeviceKey device, bool shared) {
   std::lock_guard lock(map_.mutex());
   if (!map_.watchDevice(device, this)) return false;
-  map_.stalePhysical(device, {0, UINT64_MAX});
+  map_.staleDevice(device);
   if (devices_.size() <= device) devices_.resize(device + 1);
   enter(&devices_[device]);
   devices_[device].shared = shared;
@@ -111,7 +115,8 @@ bool Correlator::watchDevice(DeviceKey device, bool shared) {
 
 void Correlator::leaveDisk(DiskKey disk) {
   std::lock_guard lock(map_.mutex());
-  if (!seeded(Bug::kDetachKeeps)) map_.staleVirtual(disk, {0, UINT64_MAX});
+  if (std::exchange(disks_[disk].left, true)) return;
+  if (!seeded(Bug::kDetachKeeps)) map_.staleDisk(disk);
   disks_[disk].settled = false;
   disks_[disk].since = Watched::kNever;
   map_.activeOf(disk).overlapping(
@@ -120,7 +125,8 @@ void Correlator::leaveDisk(DiskKey disk) {
 
 void Correlator::leaveDevice(DeviceKey device) {
   std::lock_guard lock(map_.mutex());
-  if (!seeded(Bug::kDetachKeeps)) map_.stalePhysical(device, {0, UINT64_MAX});
+  if (std::exchange(devices_[device].left, true)) return;
+  if (!seeded(Bug::kDetachKeeps)) map_.staleDevice(device);
   devices_[device].settled = false;
   devices_[device].since = Watched::kNever;
   map_.activeOn(device).overlapping(
@@ -130,13 +136,15 @@ void Correlator::leaveDevice(DeviceKey device) {
 void Correlator::unwatchDisk(DiskKey disk) {
   std::lock_guard lock(map_.mutex());
   for (uint32_t i = 0; i < contexts_.made(); ++i) {
-    if (!contexts_[i].live || contexts_[i].disk != disk) continue;
+    if (!contexts_[i].live || contexts_[i].adrift || contexts_[i].disk != disk) continue;
+    delist(i);
     contexts_[i].adrift = true;
     contexts_[i].virt = {};
   }
   map_.activeOf(disk).clear();
   disks_[disk].watched = false;
   map_.unwatchDisk(disk);
+  expirePending();
 }
 
 void Correlator::unwatchDevice(DeviceKey device) {

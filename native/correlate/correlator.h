@@ -24,6 +24,7 @@
 
 #include <atomic>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "correlate/association.h"
@@ -45,7 +46,7 @@ class Correlator {
   // Seen, but without a slot.
   static constexpr uint64_t kBlind = UINT64_MAX - 1;
 
-  // `capacity`: contexts recorded at once (in `ascend`, children that are pending). `slots`: requests followed at once,
+  // `capacity`: contexts recorded at once; children that are pending at once. `slots`: requests followed at once,
   // recorded or not (at least `capacity`). `shadowBytes`: room for copies of what reads brought up.
   Correlator(const sm_stack* stack, AddressMap& map, const AssociationSpec& association, Correlation correlation,
              uint32_t capacity, uint32_t slots, uint64_t shadowBytes);
@@ -87,13 +88,13 @@ class Correlator {
   // Rule 7 for one disk or device.
   struct Watched {
     static constexpr uint64_t kNever = 0;
-    bool watched = false, settled = false;
+    bool watched = false, settled = false, left = false;
     uint64_t since = kNever;  // everything allocated before this stamp has to end before it is settled
     uint64_t inside = 0;
+    uint64_t blind = 0;  // in flight without a slot: nothing that begins meanwhile teaches
   };
   struct DeviceState : Watched {
     bool shared = false;
-    uint64_t blind = 0;  // modifications in flight without a slot: nothing issued meanwhile teaches
   };
   struct Found {
     Range virt;
@@ -122,15 +123,19 @@ class Correlator {
   void disown(Evidence* evidence);
   void unmapDiscarded(Evidence* evidence);
   uint64_t issuedBlind(const sm_request* below, DeviceKey device);
+  uint64_t issuedMalformed(const sm_request* below, DeviceKey device);
+  bool mayFindOwner(const sm_request* below) const;
   bool isKnown(const Evidence& evidence, const Context& context) const;
   bool wholeBuffer(const sm_request* below, uint64_t* stamp) const;
   void keepCopy(const sm_request* below, Evidence* evidence, const Context* context);
+  void makeRoom(uint64_t bytes);
   void dropCopy(Evidence* evidence);
   void dropEvidence(uint32_t slot);
 
   // owners.cc
   bool findOwners(const sm_request* below, uint32_t slot);
   void own(uint32_t slot, uint32_t contextSlot);
+  std::span<const uint32_t> distinctCandidates();
   void ownByContent(uint32_t slot, uint32_t contextSlot, const std::byte* bytes);
   void locate(Evidence& evidence, const iovec* iov, uint32_t count, const Context& context);
   void count(const Evidence& evidence, Fate fate);
@@ -186,7 +191,7 @@ class Correlator {
   uint32_t recorded_ = 0;    // contexts bound now
   uint64_t blindAbove_ = 0;  // requests above in flight without a slot
   uint64_t shadowRoom_;
-  bool learning_ = false, settling_ = false;
+  bool learning_ = false, settling_ = false, lostBefore_ = false;
   bool unsettled_ = false;  // a disk or device is not settled
   uint64_t settleStamp_ = 0, settleTick_ = 0;
   CorrelatorCounters counters_;

@@ -73,10 +73,6 @@ void Evidence::keepMemory(const iovec* iov, uint32_t count) {
         continue;
       }
     }
-    if (memoryCount == kMemory) {
-      memoryCount = 0;
-      return;
-    }
     memory[memoryCount++] = iov[i];
   }
 }
@@ -170,11 +166,15 @@ void locateByContent(const std::byte* bytes, uint64_t length, const Context& par
     }
     return;
   }
-  if ((length / kCompared) * (parentLength / kCompared) > kComparisons) return;
+  if ((length / kCompared) * ((parentLength + length) / kCompared) > kComparisons) return;
   for (uint64_t from = 0; from + kCompared <= length; from += kCompared) {
     uint64_t found = 0, where = 0;
     for (uint64_t at = 0; at + kCompared <= parentLength && found < 2; at += kCompared) {
       if (equalAt(parent.iov, parent.iovCount, at, bytes + from, kCompared)) ++found, where = at;
+    }
+    // Nor may another block of the child be the same: which of the two is the parent's?
+    for (uint64_t other = 0; other + kCompared <= length && found == 1; other += kCompared) {
+      if (other != from && std::memcmp(bytes + other, bytes + from, kCompared) == 0) ++found;
     }
     if (found == 1) evidence->addPiece({from, where, kCompared});
   }

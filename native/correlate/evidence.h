@@ -70,10 +70,10 @@ struct Context {
 struct Evidence {
   static constexpr int kPieces = 8;
   static constexpr int kOwners = 4;  // more than one by content alone
-  static constexpr int kMemory = 4;
+  static constexpr int kMemory = SM_IOV_MAX;
   struct Owner {
     uint32_t context = kNoSlot;  // kNoSlot: it has ended
-    uint32_t next = kNoSlot;     // of the same context, in order of issue
+    uint32_t next = kNoSlot;     // of the same context, in order of attribution
   };
 
   uint8_t op = 0;
@@ -95,7 +95,7 @@ struct Evidence {
   Taints taints;  // of phys
   Owner owners[kOwners];
   Piece pieces[kPieces];
-  // Where its bytes were in memory, neighbouring segments joined; more of them than fit are as good as none.
+  // Where its bytes were in memory, neighbouring segments joined.
   iovec memory[kMemory];
   uint8_t memoryCount = 0;
   uint64_t bufferOf = 0;  // while pending: the stamp of the one live request whose buffer that is in; 0: nobody's

@@ -1,5 +1,6 @@
 // `inline`: the context itself, packed into fields that the host carries and never reads (US 8,886,867: context in
-// unused fields of the request). Whose request a child serves is read from the child alone.
+// unused fields of the request): disk, operation, offset and length, and a tag by which one that outlived its request
+// is recognised.
 #include "correlate/associations.h"
 #include "correlate/evidence.h"
 #include "correlate/tags.h"

@@ -23,6 +23,9 @@ class LiveBuffers {
                   [this](uint32_t moved, uint32_t position) { contexts_[moved].bufferPosition = position; });
   }
 
+  // Whether its memory was ever in another live request's as well.
+  bool shared(uint32_t slot) const { return contexts_[slot].sharedBuffer; }
+
   // f(slot) for each that shares memory with these segments.
   template <class F>
   void overlapping(const iovec* iov, uint32_t count, F&& f) const {

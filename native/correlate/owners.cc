@@ -1,11 +1,16 @@
 // Whose a request below is: at its issue, at its landing, or while it is pending.
 #include <algorithm>
+#include <span>
 
 #include "correlate/content_index.h"
 #include "correlate/correlator.h"
 #include "correlate/seeded_bugs.h"
 
 namespace sm {
+
+namespace {
+constexpr uint32_t kMostPending = 8192;  // they are looked through, and may end all at once (rule 9)
+}
 
 // The bytes of a write, in one piece.
 const std::byte* Correlator::bytesOf(const sm_request* below) {
@@ -37,9 +42,11 @@ bool Correlator::findOwners(const sm_request* below, uint32_t slot) {
   }
   if (below->op != SM_OP_WRITE) return false;
   const std::byte* bytes = bytesOf(below);
-  content_->parents(bytes, below->length, [&](uint32_t context) {
+  candidates_.clear();
+  content_->parents(bytes, below->length, [&](uint32_t context) { candidates_.push_back(context); });
+  for (uint32_t context : distinctCandidates()) {
     if (fits(context)) ownByContent(slot, context, bytes);
-  });
+  }
   if (evidence.ownerCount == 0) return false;
   count(evidence, evidence.ownerCount == 1 ? Fate::kAttributed : Fate::kAmbiguous);
   return true;
@@ -47,6 +54,11 @@ bool Correlator::findOwners(const sm_request* below, uint32_t slot) {
 
 void Correlator::count(const Evidence& evidence, Fate fate) {
   map_.ledgerOf(evidence.device).fates[static_cast<int>(fate)].add(evidence.phys.length());
+}
+
+std::span<const uint32_t> Correlator::distinctCandidates() {
+  std::sort(candidates_.begin(), candidates_.end());
+  return {candidates_.begin(), std::unique(candidates_.begin(), candidates_.end())};
 }
 
 // Makes the context an owner if blocks of `bytes`, which were hashed just before, are its own.
@@ -98,7 +110,7 @@ void Correlator::locate(Evidence& evidence, const iovec* iov, uint32_t count, co
 }
 
 void Correlator::makePending(uint32_t slot) {
-  if (pendingCount_ >= capacity_) {
+  if (pendingCount_ >= std::min(capacity_, kMostPending)) {
     ++counters_.evidenceLost;
     expire(oldestPending_);
   }
@@ -158,10 +170,8 @@ void Correlator::collectByContent(uint32_t contextSlot) {
   if (context.adrift) return;
   content_->hash(contextSlot, context);
   candidates_.clear();
-  content_->children(contextSlot, [&](uint32_t child) {
-    if (candidates_.empty() || candidates_.back() != child) candidates_.push_back(child);
-  });
-  for (uint32_t child : candidates_) {
+  content_->children(contextSlot, [&](uint32_t child) { candidates_.push_back(child); });
+  for (uint32_t child : distinctCandidates()) {
     const Evidence& evidence = evidence_[child];
     if (evidence.stamp > context.stamp) ownByContent(child, contextSlot, evidence.shadow.get());
   }

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <bit>
 #include <memory>
+#include <random>
 
 #include "correlate/associations.h"
 
@@ -16,7 +17,11 @@ namespace {
 class Pointer : public Association {
  public:
   explicit Pointer(uint32_t capacity)
-      : count_(std::bit_ceil(2ull * capacity)), cells_(new Cell[count_]), cellOf_(new uint32_t[capacity]) {}
+      : count_(std::bit_ceil(2ull * capacity)), cells_(new Cell[count_]), cellOf_(new uint32_t[capacity]) {
+    // A random start: a probe whose cells lie where another's lay must not use its pointers again.
+    std::random_device random;
+    turn_.store((static_cast<uint64_t>(random()) << 32) | random(), std::memory_order_relaxed);
+  }
 
   bool mark(uint32_t context, const Context&, sm_request* above) override {
     // The field may be in use already: by the issuer, or by another probe. It is not ours to overwrite.

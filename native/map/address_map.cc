@@ -238,6 +238,20 @@ void AddressMap::moving(DeviceKey device, Range phys) {
   updatePhysical(device, phys, [](Forward& value) { value.moving = true; });
 }
 
+void AddressMap::staleDisk(DiskKey disk) {
+  for (auto& layer : disks_[disk]->layers) layer.updateAll([](Forward& value) { value.state = State::kStale; });
+}
+
+void AddressMap::staleDevice(DeviceKey device) {
+  for (auto& disk : disks_) {
+    for (auto& layer : disk->layers) {
+      layer.updateAll([device](Forward& value) {
+        if (value.place.device == device) value.state = State::kStale;
+      });
+    }
+  }
+}
+
 void AddressMap::staleAll() {
   for (auto& disk : disks_) {
     for (auto& layer : disk->layers) layer.updateAll([](Forward& value) { value.state = State::kStale; });

@@ -89,6 +89,8 @@ class AddressMap {
   void stalePhysical(DeviceKey device, Range phys);
   void moving(DeviceKey device, Range phys);
   void staleAll();
+  void staleDisk(DiskKey disk);
+  void staleDevice(DeviceKey device);
 
   // One watcher at a time for each disk and device, for the ranges in flight are its. False: another has it.
   bool watchDisk(DiskKey disk, const void* watcher);

@@ -330,7 +330,9 @@ std::vector<Oracle::Pair> Oracle::carried(const Below& child, const Above& paren
     for (uint64_t i = 0; i < child.blocks; ++i) pairs.push_back({i, i});
   } else if (pairs.empty()) {
     for (uint64_t i = 0; i < child.data.size(); ++i) {
+      // Once in the parent, and once in the child: of two blocks that are alike, only one is the parent's.
       if (std::count(parent.data.begin(), parent.data.end(), child.data[i]) != 1) continue;
+      if (std::count(child.data.begin(), child.data.end(), child.data[i]) != 1) continue;
       auto at = std::find(parent.data.begin(), parent.data.end(), child.data[i]);
       pairs.push_back({i, static_cast<uint64_t>(at - parent.data.begin())});
     }

@@ -171,6 +171,22 @@ TEST_CASE("two requests in one context, one after the other, are told apart") {
   }
 }
 
+TEST_CASE("what one probe put into a request is nothing to the next") {
+  for (const AssociationSpec& spec : byClone()) {
+    if (std::string(spec.name) == "serial") continue;  // the host's own, and never the same again
+    CAPTURE(std::string(spec.name));
+    std::vector<Request> ghosts;
+    for (int round = 0; round < 20; ++round) {
+      Rig rig(spec, 64);
+      Request request(1);
+      REQUIRE(rig.bind(0, &request));
+      for (const Request& ghost : ghosts) CHECK(rig.association->find(&ghost) == Association::kNone);
+      ghosts.push_back(request);
+      rig.release(0, &request);
+    }
+  }
+}
+
 TEST_CASE("by address, memory inside a live buffer is its request's, and what two share is nobody's") {
   Rig rig(named("address"), 4);
   std::vector<std::byte> memory(8192);
@@ -197,6 +213,8 @@ TEST_CASE("by address, memory inside a live buffer is its request's, and what tw
   CHECK(find(1024, 512) == 1);
   rig.buffers.remove(0);
   CHECK(find(512, 512) == 1);
+  rig.contexts[1].sharedBuffer = true;  // as the correlator notes it when it meets another's
+  CHECK(find(512, 512) == Association::kAmbiguous);
   CHECK(find(0, 512) == Association::kNone);
 }
 

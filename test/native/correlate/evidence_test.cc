@@ -166,7 +166,8 @@ TEST_CASE("content tells the position where the lengths are equal, or the block 
   locate({12}, {{0, 1, 1}});
   locate({99}, {});  // stands twice
   locate({50, 12, 51, 11, 99}, {{1, 1, 1}, {3, 0, 1}});
-  locate({12, 12}, {{0, 1, 1}, {1, 1, 1}});  // two places of one block
+  locate({12, 12}, {});  // of two that are alike, only one is the parent's
+  locate({12, 11, 12}, {{1, 0, 1}});
 }
 
 TEST_CASE("pieces that continue each other are one, and there are at most eight") {
