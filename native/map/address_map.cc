@@ -12,7 +12,7 @@ DiskKey AddressMap::internDisk(const DiskName& name) {
   for (size_t i = 0; i < disks_.size(); ++i) {
     if (disks_[i]->name == name) return static_cast<DiskKey>(i);
   }
-  disks_.push_back(std::make_unique<Disk>());
+  disks_.push_back(std::make_unique<Disk>(pool_));
   disks_.back()->name = name;
   disks_.back()->active.reserve(1024);
   return static_cast<DiskKey>(disks_.size() - 1);
@@ -23,7 +23,7 @@ DeviceKey AddressMap::internDevice(const std::string& name) {
   for (size_t i = 0; i < devices_.size(); ++i) {
     if (devices_[i]->name == name) return static_cast<DeviceKey>(i);
   }
-  devices_.push_back(std::make_unique<Device>());
+  devices_.push_back(std::make_unique<Device>(pool_));
   devices_.back()->name = name;
   devices_.back()->active.reserve(1024);
   return static_cast<DeviceKey>(devices_.size() - 1);

@@ -22,6 +22,7 @@
 #include "map/extent_map.h"
 #include "map/ledger.h"
 #include "map/types.h"
+#include "map/values.h"
 
 namespace sm {
 
@@ -104,29 +105,23 @@ class AddressMap {
   Ledger& ledgerOfAll() { return ledger_; }
 
  private:
-  struct Forward {
-    Place place;
-    State state = State::kStale;
-    bool moving = false;
-    bool shared = false;  // besides what several owners tell
-    Forward advanced(uint64_t bytes) const { return {{place.device, place.offset + bytes}, state, moving, shared}; }
-    bool operator==(const Forward&) const = default;
-  };
-  struct Reverse {
-    DiskKey disk = kNoKey;
-    uint64_t offset = 0;
-    Reverse advanced(uint64_t bytes) const { return {disk, offset + bytes}; }
-    bool operator==(const Reverse&) const = default;
+  template <class Value>
+  struct Layers : std::array<ExtentMap<Value>, kLayers> {
+    explicit Layers(const std::shared_ptr<Pool>& pool)
+        : std::array<ExtentMap<Value>, kLayers>{ExtentMap<Value>(pool), ExtentMap<Value>(pool), ExtentMap<Value>(pool),
+                                                ExtentMap<Value>(pool)} {}
   };
   struct Disk {
+    explicit Disk(const std::shared_ptr<Pool>& pool) : layers(pool) {}
     DiskName name;
-    std::array<ExtentMap<Forward>, kLayers> layers;
+    Layers<Forward> layers;
     ActiveRanges active;
     const void* watcher = nullptr;
   };
   struct Device {
+    explicit Device(const std::shared_ptr<Pool>& pool) : layers(pool) {}
     std::string name;
-    std::array<ExtentMap<Reverse>, kLayers> layers;
+    Layers<Reverse> layers;
     ActiveRanges active;
     const void* watcher = nullptr;
     DeviceLedger ledger;
@@ -149,6 +144,7 @@ class AddressMap {
   uint64_t ownersChunk(DeviceKey device, Range phys, std::vector<PhysicalExtent>* out) const;
 
   mutable std::mutex mutex_;
+  std::shared_ptr<Pool> pool_ = std::make_shared<Pool>();  // of all the layers
   std::vector<std::unique_ptr<Disk>> disks_;
   std::vector<std::unique_ptr<Device>> devices_;
   Ledger ledger_;
