@@ -2,8 +2,8 @@
 // ranges that continue each other told as one.
 //
 // It is built like a page table, so that a change or a question at random in a large map waits for memory twice and not
-// once for every level of a balanced tree, and a batch of them waits once for all: `prefetch` and Region::prefetch fetch
-// ahead. The bits of an offset:
+// once for every level of a balanced tree, and a batch of them waits once for all: `prefetch` and Region::prefetch
+// fetch ahead. The bits of an offset:
 //
 //   … 36 | 35 … 30   | 29 … 24   | 23 … 18 | 17 … 12 | 11 … 0
 //    …   | directory | directory | node    | region  | byte
@@ -17,7 +17,8 @@
 // in steps of 16. A region with anything that does not keep to 4 KiB blocks, or whose value does not pack, costs what a
 // std::map does.
 //
-// Value needs: Value advanced(uint64_t bytes) const; bool operator==; a default; and to be held packed what region.h says.
+// Value needs: Value advanced(uint64_t bytes) const; bool operator==; a default; and to be held packed what region.h
+// says.
 //
 // Thread contract: none; the owner serialises, questions too (they remember where they were). Invariants: no node or
 // directory is empty or could be one value; ranges are disjoint and not empty. Byte UINT64_MAX is nobody's.
@@ -140,8 +141,8 @@ class ExtentMap {
   static_assert(kNodeBytes <= Pool::kLargest && sizeof(Value) <= Pool::kLargest);
   static_assert(std::is_trivially_destructible_v<Value> && alignof(Value) <= 16);
 
-  // What is in a span of 2^bits bytes: nothing; one value from end to end; or a node, where bits == kNodeBits, or else a
-  // directory.
+  // What is in a span of 2^bits bytes: nothing; one value from end to end; or a node, where bits == kNodeBits, or else
+  // a directory.
   struct Slot {
     uintptr_t word = 0;
     bool empty() const { return word == 0; }

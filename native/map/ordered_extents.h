@@ -18,8 +18,8 @@ namespace sm {
 template <class Value>
 class OrderedExtents {
  public:
-  // f(Range, const Value&) for each entry that meets `range`, clipped to it, in order, until f returns false. f must not
-  // change the map. Returns whether it came to the end.
+  // f(Range, const Value&) for each entry that meets `range`, clipped to it, in order, until f returns false. f must
+  // not change the map. Returns whether it came to the end.
   template <class F>
   bool walk(Range range, F&& f) const {
     for (auto it = firstOver(range.begin); it != entries_.end() && it->first < range.end; ++it) {

@@ -1,10 +1,12 @@
-// Memory for maps: blocks of up to 1 KiB. A chunk of 64 KiB holds blocks of one size; chunks lie in areas of 2 MiB, which
-// the system may back by one large page each, for at random over a large map every access would miss the TLB.
+// Memory for maps: blocks of up to 1 KiB. A chunk of 64 KiB holds blocks of one size; chunks lie in areas of 2 MiB,
+// which the system may back by one large page each, for at random over a large map every access would miss the TLB.
 //
-// Thread contract: none; the owner of the maps serialises. Invariants: a chunk is in partial_ if and only if it has room;
-// one that holds nothing goes back to its area, and an area that holds nothing to the system, but for the last one.
+// Thread contract: none; the owner of the maps serialises. Invariants: a chunk is in partial_ if and only if it has
+// room; one that holds nothing goes back to its area, and an area that holds nothing to the system, but for the last
+// one.
 //
-// Under AddressSanitizer every block comes from the heap by itself, for then it sees what is used after it was given back.
+// Under AddressSanitizer every block comes from the heap by itself, for then it sees what is used after it was given
+// back.
 #pragma once
 
 #include <cstddef>
@@ -51,7 +53,7 @@ class Pool {
     if (--chunk->live == 0) removeChunk(chunk);
   }
 
-  size_t used() const { return used_; }                    // bytes that were taken and not given back
+  size_t used() const { return used_; }                       // bytes that were taken and not given back
   size_t held() const { return areas_.size() * kAreaBytes; }  // bytes of address space that the system gave
 
  private:

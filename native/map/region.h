@@ -5,9 +5,8 @@
 // block is found by counting bits, without a search, and of the array only that one word is touched.
 //
 //   starts_        word_
-//   0              0: nothing is here. Else an OrderedExtents*: something here does not keep to blocks, or does not pack
-//   one bit        the run
-//   n > 1 bits     pointer to n runs, in order, in a block for capacityOf(n)
+//   0              0: nothing is here. Else an OrderedExtents*: something here does not keep to blocks, or does not
+//   pack one bit        the run n > 1 bits     pointer to n runs, in order, in a block for capacityOf(n)
 //
 // Value may have, besides what every extent map's has (extent_map.h), a packed form:
 //   bool pack(uint64_t* bits) const;      false where it does not fit into 58 bits
@@ -49,9 +48,9 @@ struct Packing {
 };
 
 template <class Value>
-  requires requires(const Value value, uint64_t* bits) {
-    { value.pack(bits) } -> std::same_as<bool>;
-  }
+requires requires(const Value value, uint64_t* bits) {
+  { value.pack(bits) } -> std::same_as<bool>;
+}
 struct Packing<Value> {
   static constexpr uint64_t kBlockStep = Value::kBlockStep;
   static bool pack(const Value& value, uint64_t* bits) { return value.pack(bits); }
@@ -135,10 +134,10 @@ class Region {
     Run changed[kFan] = {};
     size_t count = 0;
     const bool packs = starts_ != 0 && inBlocks(range) && walk(base, range, [&](Range part, Value value) {
-      f(value);
-      changed[count] = {blockOf(part.begin), blockOf(part.end - 1) + 1, 0};
-      return Packed::pack(value, &changed[count++].bits);
-    });
+                         f(value);
+                         changed[count] = {blockOf(part.begin), blockOf(part.end - 1) + 1, 0};
+                         return Packed::pack(value, &changed[count++].bits);
+                       });
     if (packs) {
       replace(pool, blockOf(range.begin), blockOf(range.end - 1) + 1, changed, count);
     } else {

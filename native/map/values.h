@@ -1,6 +1,6 @@
 // What the two directions of the address map hold, and how they pack (region.h): the offset in sectors of 512 bytes, of
-// which a device or a disk may have 2^40, in the upper 40 of 58 bits; beneath it, in 18, the rest. What is larger, or not
-// at a sector, is right all the same, and only slower.
+// which a device or a disk may have 2^40, in the upper 40 of 58 bits; beneath it, in 18, the rest. What is larger, or
+// not at a sector, is right all the same, and only slower.
 #pragma once
 
 #include "map/types.h"
@@ -35,8 +35,8 @@ struct Forward {
   static constexpr uint64_t kBlockStep = packed::kBlockStep;
   bool pack(uint64_t* bits) const {
     if (place.device >= 1u << 14 || !packed::fits(place.offset)) return false;
-    *bits = packed::join(place.offset, place.device << 4 | (shared ? 8u : 0u) | (moving ? 4u : 0u) |
-                                           static_cast<unsigned>(state));
+    *bits = packed::join(place.offset,
+                         place.device << 4 | (shared ? 8u : 0u) | (moving ? 4u : 0u) | static_cast<unsigned>(state));
     return true;
   }
   static Forward unpack(uint64_t bits) {
@@ -59,9 +59,7 @@ struct Reverse {
     *bits = packed::join(offset, disk);
     return true;
   }
-  static Reverse unpack(uint64_t bits) {
-    return {static_cast<DiskKey>(packed::keyOf(bits)), packed::offsetOf(bits)};
-  }
+  static Reverse unpack(uint64_t bits) { return {static_cast<DiskKey>(packed::keyOf(bits)), packed::offsetOf(bits)}; }
 };
 
 }  // namespace sm

@@ -1,5 +1,6 @@
-// The extent map where its form changes: borders of blocks, regions, nodes and directories, the end of the address space,
-// values that pack and that do not. Against a balanced tree that knows nothing of all this, and against plain sectors.
+// The extent map where its form changes: borders of blocks, regions, nodes and directories, the end of the address
+// space, values that pack and that do not. Against a balanced tree that knows nothing of all this, and against plain
+// sectors.
 #include <doctest/doctest.h>
 
 #include <optional>
@@ -101,8 +102,8 @@ void askBoth(Random& random, Range range, const A& a, const B& b) {
 
 TEST_CASE("an extent map is a balanced tree, at every border and alignment") {
   // Where a world is, and how wide it is.
-  const uint64_t places[] = {0,          kRegion, kNode - kRegion, kGi - kNode, 64 * kGi - kRegion, uint64_t{1} << 48,
-                             UINT64_MAX - 3 * kRegion + 1};
+  const uint64_t places[] = {
+      0, kRegion, kNode - kRegion, kGi - kNode, 64 * kGi - kRegion, uint64_t{1} << 48, UINT64_MAX - 3 * kRegion + 1};
   for (uint64_t seed = 1; seed <= 160; ++seed) {
     CAPTURE(seed);
     Random random(seed);
@@ -110,10 +111,12 @@ TEST_CASE("an extent map is a balanced tree, at every border and alignment") {
     ExtentMap<Value> map(pool);
     OrderedExtents<Value> model;
     const uint64_t base = random.of(places);
-    const uint64_t width = std::min(random.of({2 * kRegion, 3 * kRegion, 3 * kNode, 3 * kGi, UINT64_MAX}), UINT64_MAX - base);
+    const uint64_t width =
+        std::min(random.of({2 * kRegion, 3 * kRegion, 3 * kNode, 3 * kGi, UINT64_MAX}), UINT64_MAX - base);
     auto someRange = [&] {
       const uint64_t unit = random.of({1, 512, 4096, 4096, 4096, kRegion, kNode, kGi});
-      const uint64_t longest = std::min(width, random.of({unit, 16 * 4096, kRegion, 5 * kRegion, 2 * kNode, UINT64_MAX}));
+      const uint64_t longest =
+          std::min(width, random.of({unit, 16 * 4096, kRegion, 5 * kRegion, 2 * kNode, UINT64_MAX}));
       const uint64_t begin = base + random.below(width) / unit * unit;
       const uint64_t length = std::max(unit, random.below(longest) / unit * unit);
       return Range{begin, length > UINT64_MAX - begin ? UINT64_MAX : begin + length};
@@ -249,8 +252,10 @@ TEST_CASE("the values of the address map pack, and come back, or say that they d
   uint64_t bits = 0;
   for (int i = 0; i < 1000; ++i) {
     const uint64_t offset = (random() >> (15 + random() % 40)) / 512 * 512;
-    const Forward forward{{static_cast<DeviceKey>(random() % (1 << 14)), offset}, static_cast<State>(random() % 3),
-                          random() % 2 == 0, random() % 2 == 0};
+    const Forward forward{{static_cast<DeviceKey>(random() % (1 << 14)), offset},
+                          static_cast<State>(random() % 3),
+                          random() % 2 == 0,
+                          random() % 2 == 0};
     const Reverse reverse{static_cast<DiskKey>(random() % (1 << 18)), offset};
     if (forward.pack(&bits)) {
       CHECK((bits >> 58) == 0);
