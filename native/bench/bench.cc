@@ -6,10 +6,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
+#include <ctime>
 #include <fstream>
 #include <thread>
 
@@ -71,8 +70,10 @@ double residentBytes() {
 
 }  // namespace
 
-double nowNs() {
-  return std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now().time_since_epoch()).count();
+double threadNs() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) * 1e9 + static_cast<double>(time.tv_nsec);
 }
 
 double quantile(std::vector<double> values, double part) {
@@ -102,6 +103,7 @@ double bytesAfter(const std::function<void()>& f) {
 }
 
 void Report::run(const Group& group) {
+  if (group.name.find(only_) == std::string::npos) return;
   const size_t first = groups_.size();
   for (size_t m = 0; m < group.measures.size(); ++m) {
     groups_.push_back({group.name + ", " + group.measures[m], group.unit, {}});

@@ -35,7 +35,9 @@ struct Row {
 
 class Report {
  public:
-  Report(std::string name, int rounds) : name_(std::move(name)), rounds_(rounds) {}
+  // Of the groups, those whose name has `only` in it.
+  Report(std::string name, int rounds, std::string only)
+      : name_(std::move(name)), rounds_(rounds), only_(std::move(only)) {}
 
   void run(const Group& group);
   void skip(const Skipped& peer);
@@ -51,11 +53,13 @@ class Report {
 
   std::string name_;
   int rounds_;
+  std::string only_;
   std::vector<Done> groups_;
   std::vector<Skipped> skipped_;
 };
 
-double nowNs();
+// CPU time of this thread: that others use the processor too is not in it (that they use its caches is).
+double threadNs();
 // The value below which `part` of them lie.
 double quantile(std::vector<double> values, double part);
 // How many bytes of memory f's doing leaves this process with: in a child, which ends with it.

@@ -30,6 +30,11 @@ void fetch(size_t count, LayerOf&& layerOf, OffsetOf&& offsetOf) {
   }
 }
 
+bool continues(const Mapping& all, const Mapping& next) {
+  return all.disk == next.disk && all.virt.end == next.virt.begin && all.state == next.state &&
+         all.shared == next.shared && Place{all.place.device, all.place.offset + all.virt.length()} == next.place;
+}
+
 }  // namespace
 
 // Only in the first layers: they are nearly always the only ones.
@@ -67,9 +72,12 @@ void AddressMap::prefetch(std::span<const Mapping> batch) const {
 void AddressMap::replace(std::span<const Mapping> batch) {
   inParts(batch, [&](std::span<const Mapping> some) {
     prefetch(some);
-    for (const Mapping& each : some) {
-      removeVirtual(each.disk, each.virt);
-      add(each.disk, each.virt, each.place, each.state, each.shared);
+    for (size_t k = 0; k < some.size();) {
+      // Those that continue each other, as they do in sequential writes, are one.
+      Mapping all = some[k];
+      for (++k; k < some.size() && continues(all, some[k]); ++k) all.virt.end = some[k].virt.end;
+      removeVirtual(all.disk, all.virt);
+      add(all.disk, all.virt, all.place, all.state, all.shared);
     }
   });
 }

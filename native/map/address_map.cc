@@ -194,27 +194,31 @@ void AddressMap::insertReverse(DeviceKey device, Range phys, const Reverse& valu
 
 void AddressMap::add(DiskKey disk, Range virt, Place place, State state, bool shared) {
   if (virt.empty()) return;
-  Range phys{place.offset, place.offset + virt.length()};
-  auto isFree = [](const auto& layers, Range range) {
-    return std::none_of(layers.begin(), layers.end(), [&](const auto& layer) { return layer.meets(range); });
-  };
-  if (isFree(disks_[disk]->layers, virt) && isFree(devices_[place.device]->layers, phys)) {
-    disks_[disk]->layers[0].assign(virt, {place, state, false, shared});
-    devices_[place.device]->layers[0].assign(phys, {disk, virt.begin});
-    return;
+  auto& forward = disks_[disk]->layers;
+  if (std::any_of(forward.begin(), forward.end(), [&](const auto& layer) { return layer.meets(virt); })) {
+    eraseForward(disk, virt, place);
+    insertForward(disk, virt, {place, state, false, shared});
+  } else {
+    forward[0].assign(virt, {place, state, false, shared});
   }
-  eraseForward(disk, virt, place);
-  eraseReverse(place.device, phys, {disk, virt.begin});
-  insertForward(disk, virt, {place, state, false, shared});
-  insertReverse(place.device, phys, {disk, virt.begin});
+  const Range phys{place.offset, place.offset + virt.length()};
+  auto& reverse = devices_[place.device]->layers;
+  if (std::any_of(reverse.begin(), reverse.end(), [&](const auto& layer) { return layer.meets(phys); })) {
+    eraseReverse(place.device, phys, {disk, virt.begin});
+    insertReverse(place.device, phys, {disk, virt.begin});
+  } else {
+    reverse[0].assign(phys, {disk, virt.begin});
+  }
 }
 
 void AddressMap::removeVirtual(DiskKey disk, Range virt) {
   for (auto& layer : disks_[disk]->layers) {
+    bool any = false;
     layer.each(virt, [&](Range part, const Forward& value) {
+      any = true;
       eraseReverse(value.place.device, {value.place.offset, value.place.offset + part.length()}, {disk, part.begin});
     });
-    layer.erase(virt);
+    if (any) layer.erase(virt);
   }
 }
 

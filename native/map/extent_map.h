@@ -73,6 +73,7 @@ class ExtentMap {
 
   // The one entry that covers all of `range`, its value advanced to range.begin; false if no single entry does.
   bool covers(Range range, Value* value) const {
+    if (const Region<Value>* region = only(range)) return region->covers(baseOf(range.begin), range, value);
     Range all{range.begin, range.begin};
     walk(range, [&](Range part, const Value& next) {
       if (part.begin != all.end || (!all.empty() && !continues(all, *value, part, next))) return false;
@@ -84,6 +85,7 @@ class ExtentMap {
   }
 
   bool meets(Range range) const {
+    if (const Region<Value>* region = only(range)) return region->meets(baseOf(range.begin), range);
     return !walk(range, [](Range, const Value&) { return false; });
   }
 
@@ -114,7 +116,7 @@ class ExtentMap {
   template <class F>
   void update(Range range, F&& f) {
     if (range.empty()) return;
-    if (Region<Value>* region = inOne(range) ? find(range.begin) : nullptr) {
+    if (Region<Value>* region = only(range)) {
       settle(region->update(*pool_, baseOf(range.begin), range, f), range.begin);
     } else if (reaches(&range)) {
       change(&root_, rootBits_, 0, range, Update<F>{f});
@@ -182,7 +184,6 @@ class ExtentMap {
   };
 
   static uint64_t baseOf(uint64_t offset) { return offset >> kRegionBits << kRegionBits; }
-  static bool inOne(Range range) { return range.begin >> kRegionBits == (range.end - 1) >> kRegionBits; }
   static unsigned indexOf(uint64_t offset, int bits) { return (offset >> (bits - kFanBits)) & (kFan - 1); }
   static uint64_t spanEnd(uint64_t base, int bits) { return bits < 64 ? endOf(base, uint64_t{1} << bits) : UINT64_MAX; }
   static bool continues(Range all, const Value& value, Range part, const Value& next) {
@@ -202,14 +203,18 @@ class ExtentMap {
     return &seen_[indexOf(offset, kNodeBits)];
   }
 
+  // The region that a range lies in, if it lies in one, and that stands in a node.
+  Region<Value>* only(Range range) const {
+    if (range.empty() || root_.empty() || range.begin >> kRegionBits != (range.end - 1) >> kRegionBits) return nullptr;
+    return find(range.begin);
+  }
+
   // f(Range, const Value&) for each piece that meets `range`, clipped to it, in order, until f returns false. Returns
   // whether it came to the end.
   template <class F>
   bool walk(Range range, F&& f) const {
     if (range.empty() || root_.empty()) return true;
-    if (const Region<Value>* region = inOne(range) ? find(range.begin) : nullptr) {
-      return region->walk(baseOf(range.begin), range, f);
-    }
+    if (const Region<Value>* region = only(range)) return region->walk(baseOf(range.begin), range, f);
     return !reaches(&range) || walk(root_, rootBits_, 0, range, f);
   }
 
@@ -242,7 +247,7 @@ class ExtentMap {
 
   void put(Range range, const Value* value) {
     if (range.empty()) return;
-    if (Region<Value>* region = inOne(range) ? find(range.begin) : nullptr) {
+    if (Region<Value>* region = only(range)) {
       settle(region->put(*pool_, baseOf(range.begin), range, value), range.begin);
       return;
     }

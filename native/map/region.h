@@ -39,6 +39,13 @@ inline uint64_t endOf(uint64_t begin, uint64_t bytes) {
   return bytes > UINT64_MAX - begin ? UINT64_MAX : begin + bytes;
 }
 
+// std::popcount is a call where the instruction cannot be relied on.
+inline unsigned bitsIn(uint64_t word) {
+  word -= word >> 1 & 0x5555555555555555;
+  word = (word & 0x3333333333333333) + (word >> 2 & 0x3333333333333333);
+  return static_cast<unsigned>(((word + (word >> 4)) & 0x0f0f0f0f0f0f0f0f) * 0x0101010101010101 >> 56);
+}
+
 // How Value packs, if it does.
 template <class Value>
 struct Packing {
@@ -69,7 +76,7 @@ class Region {
   // What a question about `offset` will read besides this.
   void prefetch(uint64_t offset) const {
     if ((starts_ & (starts_ - 1)) == 0) return;
-    __builtin_prefetch(runs() + std::popcount(starts_ & through(blockOf(offset))) - 1, 1);
+    __builtin_prefetch(runs() + bitsIn(starts_ & through(blockOf(offset))) - 1, 1);
   }
 
   // In what follows `base` is where the region begins, and `range` is not empty and lies in it.
@@ -82,9 +89,9 @@ class Region {
     const unsigned first = blockOf(range.begin), last = blockOf(range.end - 1);
     const uint64_t before = starts_ & through(first);
     // The run that begins last of those at or before `first` may end before it.
-    size_t i = before ? static_cast<size_t>(std::popcount(before)) - 1 : 0;
+    size_t i = before ? bitsIn(before) - 1 : 0;
     uint64_t todo = starts_ & through(last);
-    if (before) todo &= ~uint64_t{0} << (63 - std::countl_zero(before));
+    if (before) todo &= ~uint64_t{0} << highest(before);
     for (; todo != 0; todo &= todo - 1, ++i) {
       const uint64_t word = runs()[i], begin = base + (static_cast<uint64_t>(std::countr_zero(todo)) << kBlockBits);
       const Range part = intersect(range, {begin, endOf(begin, lengthOf(word) << kBlockBits)});
@@ -95,7 +102,23 @@ class Region {
   }
 
   bool meets(uint64_t base, Range range) const {
-    return !walk(base, range, [](Range, const Value&) { return false; });
+    if (starts_ == 0) return word_ != 0 && ordered()->meets(range);
+    const unsigned first = blockOf(range.begin);
+    const uint64_t upTo = starts_ & through(blockOf(range.end - 1));
+    if (upTo == 0) return false;
+    const unsigned begin = highest(upTo);
+    return begin >= first || runAt(bitsIn(upTo) - 1, begin).end > first;
+  }
+
+  // Whether one extent covers all of `range`; its value at range.begin.
+  bool covers(uint64_t base, Range range, Value* value) const {
+    if (starts_ == 0) return word_ != 0 && ordered()->covers(range, value);
+    const uint64_t before = starts_ & through(blockOf(range.begin));
+    if (before == 0) return false;
+    const Run run = runAt(bitsIn(before) - 1, highest(before));
+    if (run.end <= blockOf(range.end - 1)) return false;
+    *value = Packed::unpack(run.bits).advanced(range.begin - base - (static_cast<uint64_t>(run.begin) << kBlockBits));
+    return true;
   }
 
   // Whether one extent is all that there is, over all of the region.
@@ -113,8 +136,13 @@ class Region {
     if (!value && !meets(base, range)) return Fill::kSome;
     uint64_t bits = 0;
     if ((starts_ != 0 || word_ == 0) && inBlocks(range) && (!value || Packed::pack(*value, &bits))) {
-      Run run{blockOf(range.begin), blockOf(range.end - 1) + 1, bits};
-      replace(pool, run.begin, run.end, &run, value ? 1 : 0);
+      const Run run{blockOf(range.begin), blockOf(range.end - 1) + 1, bits};
+      if (starts_ == 0) {
+        starts_ = uint64_t{1} << run.begin;
+        word_ = wordOf(run);
+      } else {
+        replace(pool, run.begin, run.end, &run, value ? 1 : 0);
+      }
     } else {
       order(pool, base);
       if (value) {
@@ -171,8 +199,10 @@ class Region {
     return (range.begin & mask) == 0 && ((range.end & mask) == 0 || range.end == UINT64_MAX);
   }
   static uint64_t through(unsigned block) { return ~uint64_t{0} >> (kFan - 1 - block); }  // bits 0 … block
+  static unsigned highest(uint64_t bits) { return 63 - static_cast<unsigned>(std::countl_zero(bits)); }
   static uint64_t lengthOf(uint64_t word) { return (word & (kFan - 1)) + 1; }
-  static size_t countOf(uint64_t starts) { return static_cast<size_t>(std::popcount(starts)); }
+  static size_t countOf(uint64_t starts) { return bitsIn(starts); }
+  static uint64_t wordOf(Run run) { return run.bits << kFanBits | (run.end - run.begin - 1); }
   // Small steps while runs are few, as in a sparse map nearly all arrays are; even, for 16 bytes are what a Pool gives.
   static size_t capacityOf(size_t count) {
     const size_t step = count <= 8 ? 2 : count <= 16 ? 4 : 8;
@@ -211,7 +241,7 @@ class Region {
     // What begins before `begin` and reaches it, or past `end`.
     Run over{0, 0, 0};
     if (from > 0) {
-      const Run before = runAt(from - 1, 63 - static_cast<unsigned>(std::countl_zero(starts_ & through(begin - 1))));
+      const Run before = runAt(from - 1, highest(starts_ & through(begin - 1)));
       if (before.end >= begin) {
         append({before.begin, begin, before.bits});
         over = before;
@@ -221,7 +251,7 @@ class Region {
     }
     for (size_t i = 0; i < withCount; ++i) append(with[i]);
     if (const uint64_t inside = starts_ & through(end - 1) & ~(begin > 0 ? through(begin - 1) : 0)) {
-      over = runAt(to - 1, 63 - static_cast<unsigned>(std::countl_zero(inside)));
+      over = runAt(to - 1, highest(inside));
     }
     if (over.end > end) {
       append({end, over.end, over.bits + (end - over.begin) * Packed::kBlockStep});
@@ -244,7 +274,7 @@ class Region {
     if (words != old) std::memcpy(words, old, from * sizeof(uint64_t));
     std::memmove(words + from + count, old + to, (had - to) * sizeof(uint64_t));
     for (size_t i = 0; i < count; ++i) {
-      words[from + i] = list[i].bits << kFanBits | (list[i].end - list[i].begin - 1);
+      words[from + i] = wordOf(list[i]);
     }
     if (words != old) {
       release(pool, had);
