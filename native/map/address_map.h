@@ -110,7 +110,8 @@ class AddressMap {
   // Each in turn: what its range is mapped to, it and nothing else (rule 5: writes replace).
   void replace(std::span<const Mapping> batch);
   // Completes each mapping of which the range, or the place and the length, are given: place or range, state and flags
-  // as locate and owners tell them. state is kUnknown unless all of it has one place, and that one owner.
+  // as locate and owners tell them. state stays kUnknown where it takes those to tell: unless all of it has one place,
+  // and that one owner, and neither had more.
   void locateEach(std::span<Mapping> batch) const;
   void ownersEach(std::span<Mapping> batch) const;
 

@@ -5,14 +5,18 @@
 // room; one that holds nothing goes back to its area, and an area that holds nothing to the system, but for the last
 // one.
 //
-// Under AddressSanitizer every block comes from the heap by itself, for then it sees what is used after it was given
-// back.
+// Under AddressSanitizer every block comes from the heap by itself: then it sees what is used after it was given back,
+// and what only blocks point to.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
+
+#ifdef __has_feature
+#define SM_CLANG_ASAN __has_feature(address_sanitizer)
+#endif
 
 namespace sm {
 
@@ -57,7 +61,7 @@ class Pool {
   size_t held() const { return areas_.size() * kAreaBytes; }  // bytes of address space that the system gave
 
  private:
-#ifdef __SANITIZE_ADDRESS__
+#if defined(__SANITIZE_ADDRESS__) || SM_CLANG_ASAN
   static constexpr bool kFromHeap = true;
 #else
   static constexpr bool kFromHeap = false;
