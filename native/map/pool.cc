@@ -11,6 +11,8 @@ namespace {
 
 // While a map is small, small pages: a large one would cost more than all that is in it.
 constexpr size_t kSmallAreas = 4;
+// As much that nothing is in is kept at hand: 4 MiB.
+constexpr size_t kSpareChunks = 64;
 
 char* mapArea(size_t bytes, bool large) {
   void* memory = mmap(nullptr, 2 * bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -52,7 +54,9 @@ Pool::Chunk* Pool::addChunk(size_t kind) {
     i = areas_.size();
     static_assert(kAreaBytes / kChunk == 32, "a bit of `vacant` for each chunk");
     *areas_.back() = {mapArea(kAreaBytes, i > kSmallAreas), UINT32_MAX};
+    vacant_ += kAreaBytes / kChunk;
   }
+  --vacant_;
   Area* area = areas_[i - 1].get();
   const int at = std::countr_zero(area->vacant);
   area->vacant &= area->vacant - 1;
@@ -67,8 +71,13 @@ void Pool::removeChunk(Chunk* chunk) {
   unlink(chunk);
   Area* area = chunk->area;
   area->vacant |= 1u << ((reinterpret_cast<char*>(chunk) - area->memory) / static_cast<ptrdiff_t>(kChunk));
-  if (area->vacant != UINT32_MAX || areas_.size() == 1) return;
+  ++vacant_;
+  if (area->vacant != UINT32_MAX || areas_.size() == 1) {
+    if (vacant_ > kSpareChunks) madvise(chunk, kChunk, MADV_DONTNEED);
+    return;
+  }
   munmap(area->memory, kAreaBytes);
+  vacant_ -= kAreaBytes / kChunk;
   std::erase_if(areas_, [&](const auto& each) { return each.get() == area; });
 }
 

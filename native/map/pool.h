@@ -93,6 +93,7 @@ class Pool {
 
   Chunk* partial_[kLargest / kGrain] = {};
   std::vector<std::unique_ptr<Area>> areas_;
+  size_t vacant_ = 0;  // chunks
   size_t used_ = 0;
 };
 
