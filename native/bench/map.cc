@@ -75,6 +75,18 @@ Load denseLoad(size_t count) {
   return load;
 }
 
+// What is asked for: a tenth, at random, side by side, so that it is the map that is waited for and not this.
+Load someOf(const Load& load) {
+  Load some{load.name, {}, {}};
+  std::mt19937_64 random(3);
+  for (size_t i = 0; i < kBatch * (load.size() / kBatch / 10); ++i) {
+    const size_t k = random() % load.size();
+    some.virt.push_back(load.virt[k]);
+    some.place.push_back(load.place[k]);
+  }
+  return some;
+}
+
 Forward forwardOf(uint64_t place) { return {{1, place}, State::kMapped}; }
 
 // One direction, over some tree or the extent map, alone or in batches.
@@ -88,9 +100,9 @@ struct OverTree {
       map.assign(load.rangeOf(i), bits);
     }
   }
-  uint64_t ask(const Load& load, const std::vector<uint32_t>& which) const {
+  uint64_t ask(const Load& asked) const {
     uint64_t found = 0, bits = 0;
-    for (uint32_t i : which) found += map.covers(load.rangeOf(i), &bits);
+    for (size_t i = 0; i < asked.size(); ++i) found += map.covers(asked.rangeOf(i), &bits);
     return found;
   }
 };
@@ -98,27 +110,26 @@ struct OverTree {
 template <size_t kAhead>
 struct OverExtents {
   ExtentMap<Forward> map;
-  template <class IndexOf>
-  void fetch(const Load& load, size_t from, IndexOf&& indexOf) const {
+  void fetch(const Load& load, size_t from) const {
     if (kAhead == 1) return;
     const Region<Forward>* regions[kAhead];
-    for (size_t k = 0; k < kAhead; ++k) regions[k] = map.prefetch(load.rangeOf(indexOf(from + k)).begin);
+    for (size_t k = 0; k < kAhead; ++k) regions[k] = map.prefetch(load.rangeOf(from + k).begin);
     for (size_t k = 0; k < kAhead; ++k) {
-      if (regions[k]) regions[k]->prefetch(load.rangeOf(indexOf(from + k)).begin);
+      if (regions[k]) regions[k]->prefetch(load.rangeOf(from + k).begin);
     }
   }
   void fill(const Load& load) {
     for (size_t from = 0; from < load.size(); from += kAhead) {
-      fetch(load, from, [](size_t i) { return i; });
+      fetch(load, from);
       for (size_t i = from; i < from + kAhead; ++i) map.assign(load.rangeOf(i), forwardOf(load.placeOf(i)));
     }
   }
-  uint64_t ask(const Load& load, const std::vector<uint32_t>& which) const {
+  uint64_t ask(const Load& asked) const {
     uint64_t found = 0;
     Forward value;
-    for (size_t from = 0; from < which.size(); from += kAhead) {
-      fetch(load, from, [&](size_t i) { return which[i]; });
-      for (size_t k = 0; k < kAhead; ++k) found += map.covers(load.rangeOf(which[from + k]), &value);
+    for (size_t from = 0; from < asked.size(); from += kAhead) {
+      fetch(asked, from);
+      for (size_t k = 0; k < kAhead; ++k) found += map.covers(asked.rangeOf(from + k), &value);
     }
     return found;
   }
@@ -140,23 +151,23 @@ struct Whole {
       map.replace(batch);
     }
   }
-  uint64_t locate(const Load& load, const std::vector<uint32_t>& which) const {
+  uint64_t locate(const Load& asked) const {
     uint64_t found = 0;
     Mapping batch[kBatch];
-    for (size_t from = 0; from < which.size(); from += kBatch) {
-      for (size_t k = 0; k < kBatch; ++k) batch[k] = {disk, load.rangeOf(which[from + k])};
+    for (size_t from = 0; from < asked.size(); from += kBatch) {
+      for (size_t k = 0; k < kBatch; ++k) batch[k] = {disk, asked.rangeOf(from + k)};
       std::lock_guard lock(map.mutex());
       map.locateEach(batch);
       for (const Mapping& each : batch) found += each.state == State::kMapped;
     }
     return found;
   }
-  uint64_t owners(const Load& load, const std::vector<uint32_t>& which) const {
+  uint64_t owners(const Load& asked) const {
     uint64_t found = 0;
     Mapping batch[kBatch];
-    for (size_t from = 0; from < which.size(); from += kBatch) {
+    for (size_t from = 0; from < asked.size(); from += kBatch) {
       for (size_t k = 0; k < kBatch; ++k) {
-        batch[k] = {kNoKey, {0, kBlock}, {device, load.placeOf(which[from + k])}};
+        batch[k] = {kNoKey, {0, kBlock}, {device, asked.placeOf(from + k)}};
       }
       std::lock_guard lock(map.mutex());
       map.ownersEach(batch);
@@ -205,27 +216,27 @@ void mustFind(uint64_t found, size_t asked) {
 }
 
 template <class Map>
-bench::Contender oneDirection(const std::string& name, const Load& load, const std::vector<uint32_t>& which) {
-  return {name, [&load, &which] {
+bench::Contender oneDirection(const std::string& name, const Load& load, const Load& asked) {
+  return {name, [&load, &asked] {
             auto map = std::make_unique<Map>();
             uint64_t found = 0;
             const double fill = nsEach(load.size(), [&] { map->fill(load); });
-            const double ask = nsEach(which.size(), [&] { found = map->ask(load, which); });
-            mustFind(found, which.size());
+            const double ask = nsEach(asked.size(), [&] { found = map->ask(asked); });
+            mustFind(found, asked.size());
             return std::vector<double>{fill, ask};
           }};
 }
 
-bench::Contender bothDirections(const Load& load, const std::vector<uint32_t>& which, std::vector<double> goals) {
+bench::Contender bothDirections(const Load& load, const Load& asked, std::vector<double> goals) {
   return {load.name,
-          [&load, &which] {
+          [&load, &asked] {
             auto whole = std::make_unique<Whole>();
             uint64_t found = 0;
             const double fill = nsEach(load.size(), [&] { whole->fill(load); });
-            const double locate = nsEach(which.size(), [&] { found = whole->locate(load, which); });
-            mustFind(found, which.size());
-            const double owners = nsEach(which.size(), [&] { found = whole->owners(load, which); });
-            mustFind(found, which.size());
+            const double locate = nsEach(asked.size(), [&] { found = whole->locate(asked); });
+            mustFind(found, asked.size());
+            const double owners = nsEach(asked.size(), [&] { found = whole->owners(asked); });
+            mustFind(found, asked.size());
             return std::vector<double>{fill, locate, owners};
           },
           std::move(goals)};
@@ -264,31 +275,30 @@ int main(int argc, char** argv) {
   const size_t count = kBatch * (quick ? kBatches / 10 : kBatches);
   const Load atRandom = randomLoad(count, quick ? kTiB / 10 : kTiB), inOrder = sequentialLoad(kBatch * kBatches),
              dense = denseLoad(count);
-  std::vector<uint32_t> which(std::min<size_t>(count, kBatch * (kBatches / 10)));
-  std::mt19937_64 random(3);
-  for (uint32_t& each : which) each = static_cast<uint32_t>(random() % count);
+  const Load askedAtRandom = someOf(atRandom), askedInOrder = someOf(inOrder), askedDense = someOf(dense);
 
   Idler idler;
   bench::Report report("map", 7, only);
   bench::Group one{"one direction, random", "ns", {"update", "lookup"}, {}};
   bench::Group bytes{"memory, one direction, random", "bytes a mapping", {"after all"}, {}};
-  one.contenders.push_back(oneDirection<OverExtents<kBatch>>("extent map, in batches", atRandom, which));
-  one.contenders.push_back(oneDirection<OverExtents<1>>("extent map, one by one", atRandom, which));
-  one.contenders.push_back(oneDirection<OverTree<StdTree>>("std::map", atRandom, which));
+  one.contenders.push_back(oneDirection<OverExtents<kBatch>>("extent map, in batches", atRandom, askedAtRandom));
+  one.contenders.push_back(oneDirection<OverExtents<1>>("extent map, one by one", atRandom, askedAtRandom));
+  one.contenders.push_back(oneDirection<OverTree<StdTree>>("std::map", atRandom, askedAtRandom));
   bytes.contenders.push_back(memory<OverExtents<kBatch>>("extent map", atRandom, 0));
   bytes.contenders.push_back(memory<OverTree<StdTree>>("std::map", atRandom, 0));
 #if SM_HAVE_ABSL
-  one.contenders.push_back(oneDirection<OverTree<AbslTree>>("absl::btree_map", atRandom, which));
+  one.contenders.push_back(oneDirection<OverTree<AbslTree>>("absl::btree_map", atRandom, askedAtRandom));
   bytes.contenders.push_back(memory<OverTree<AbslTree>>("absl::btree_map", atRandom, 0));
 #else
   report.skip({"absl::btree_map", "apt-get install libabsl-dev"});
 #endif
 
-  const bench::Group both{"address map, both directions",
-                          "ns",
-                          {"update", "locate", "owners"},
-                          {bothDirections(atRandom, which, {200, 150, 150}), bothDirections(inOrder, which, {15}),
-                           bothDirections(dense, which, {200, 150, 150})}};
+  const bench::Group both{
+      "address map, both directions",
+      "ns",
+      {"update", "locate", "owners"},
+      {bothDirections(atRandom, askedAtRandom, {200, 150, 150}), bothDirections(inOrder, askedInOrder, {15}),
+       bothDirections(dense, askedDense, {200, 150, 150})}};
   const bench::Group whole{"memory, address map, both directions",
                            "bytes a mapping",
                            {"after all"},
