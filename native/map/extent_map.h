@@ -49,7 +49,7 @@ class ExtentMap {
   // The region of `offset`, its memory on the way; null where none stands. Good until the next change.
   const Region<Value>* prefetch(uint64_t offset) const {
     const Region<Value>* region = find(offset);
-    __builtin_prefetch(region, 1);
+    fetchLine(region);
     return region;
   }
 
