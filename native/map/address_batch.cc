@@ -21,11 +21,13 @@ void inParts(std::span<T> batch, F&& f) {
 template <class Value, class LayerOf, class OffsetOf>
 void fetch(size_t count, LayerOf&& layerOf, OffsetOf&& offsetOf) {
   const Region<Value>* regions[kAtOnce];
+  bool any = false;
   for (size_t k = 0; k < count; ++k) {
     const ExtentMap<Value>* layer = layerOf(k);
-    regions[k] = layer ? layer->prefetch(offsetOf(k)) : nullptr;
+    regions[k] = layer && !layer->empty() ? layer->prefetch(offsetOf(k)) : nullptr;
+    any |= regions[k] != nullptr;
   }
-  for (size_t k = 0; k < count; ++k) {
+  for (size_t k = 0; any && k < count; ++k) {
     if (regions[k]) regions[k]->prefetch(offsetOf(k));
   }
 }
@@ -37,18 +39,20 @@ bool continues(const Mapping& all, const Mapping& next) {
 
 }  // namespace
 
-// Only in the first layers: they are nearly always the only ones.
 void AddressMap::fetchForward(std::span<const Mapping> some) const {
-  fetch<Forward>(
-      some.size(), [&](size_t k) { return some[k].disk != kNoKey ? &disks_[some[k].disk]->layers[0] : nullptr; },
-      [&](size_t k) { return some[k].virt.begin; });
+  for (int layer = 0; layer < kLayers; ++layer) {
+    auto layerOf = [&](size_t k) { return some[k].disk != kNoKey ? &disks_[some[k].disk]->layers[layer] : nullptr; };
+    fetch<Forward>(some.size(), layerOf, [&](size_t k) { return some[k].virt.begin; });
+  }
 }
 
-void AddressMap::fetchReverse(std::span<const Place> places) const {
-  fetch<Reverse>(
-      places.size(),
-      [&](size_t k) { return places[k].device != kNoKey ? &devices_[places[k].device]->layers[0] : nullptr; },
-      [&](size_t k) { return places[k].offset; });
+void AddressMap::fetchReverse(std::span<const Place> places, int layer) const {
+  for (; layer < kLayers; ++layer) {
+    auto layerOf = [&](size_t k) {
+      return places[k].device != kNoKey ? &devices_[places[k].device]->layers[layer] : nullptr;
+    };
+    fetch<Reverse>(places.size(), layerOf, [&](size_t k) { return places[k].offset; });
+  }
 }
 
 void AddressMap::prefetch(std::span<const Mapping> batch) const {
@@ -56,7 +60,7 @@ void AddressMap::prefetch(std::span<const Mapping> batch) const {
     Place places[kAtOnce];
     fetchForward(some);
     for (size_t k = 0; k < some.size(); ++k) places[k] = some[k].place;
-    fetchReverse({places, some.size()});
+    fetchReverse({places, some.size()}, 0);
     // And where these ranges are mapped to now, which a change takes away there.
     size_t old = 0;
     for (const Mapping& each : some) {
@@ -65,19 +69,26 @@ void AddressMap::prefetch(std::span<const Mapping> batch) const {
         places[old++] = value.place;
       }
     }
-    fetchReverse({places, old});
+    fetchReverse({places, old}, 0);
   });
 }
 
 void AddressMap::replace(std::span<const Mapping> batch) {
   inParts(batch, [&](std::span<const Mapping> some) {
-    prefetch(some);
-    for (size_t k = 0; k < some.size();) {
-      // Those that continue each other, as they do in sequential writes, are one.
-      Mapping all = some[k];
-      for (++k; k < some.size() && continues(all, some[k]); ++k) all.virt.end = some[k].virt.end;
-      removeVirtual(all.disk, all.virt);
-      add(all.disk, all.virt, all.place, all.state, all.shared);
+    // Those that continue each other, as they do in sequential writes, are one.
+    Mapping joined[kAtOnce];
+    size_t count = 0;
+    for (const Mapping& each : some) {
+      if (count > 0 && continues(joined[count - 1], each)) {
+        joined[count - 1].virt.end = each.virt.end;
+      } else {
+        joined[count++] = each;
+      }
+    }
+    prefetch({joined, count});
+    for (size_t k = 0; k < count; ++k) {
+      removeVirtual(joined[k].disk, joined[k].virt);
+      add(joined[k].disk, joined[k].virt, joined[k].place, joined[k].state, joined[k].shared);
     }
   });
 }
@@ -96,10 +107,15 @@ void AddressMap::complete(Mapping* mapping) const {
 void AddressMap::locateEach(std::span<Mapping> batch) const {
   inParts(batch, [&](std::span<Mapping> some) {
     fetchForward(some);
-    for (Mapping& each : some) {
-      each.place = {};
-      complete(&each);
+    // And where other owners of the places would be.
+    Place places[kAtOnce];
+    for (size_t k = 0; k < some.size(); ++k) {
+      Forward value;
+      if (disks_[some[k].disk]->layers[0].covers(some[k].virt, &value)) places[k] = value.place;
+      some[k].place = {};
     }
+    fetchReverse({places, some.size()}, 1);
+    for (Mapping& each : some) complete(&each);
   });
 }
 
@@ -107,7 +123,7 @@ void AddressMap::ownersEach(std::span<Mapping> batch) const {
   inParts(batch, [&](std::span<Mapping> some) {
     Place places[kAtOnce];
     for (size_t k = 0; k < some.size(); ++k) places[k] = some[k].place;
-    fetchReverse({places, some.size()});
+    fetchReverse({places, some.size()}, 0);
     for (Mapping& each : some) {
       Reverse owner;
       const uint64_t length = each.virt.length();

@@ -161,7 +161,7 @@ class AddressMap {
 
   // --- address_batch.cc
   void fetchForward(std::span<const Mapping> some) const;
-  void fetchReverse(std::span<const Place> places) const;
+  void fetchReverse(std::span<const Place> places, int layer) const;  // from a layer on
   void complete(Mapping* mapping) const;
 
   // --- address_query.cc
