@@ -17,9 +17,9 @@ void inParts(std::span<T> batch, F&& f) {
   f(batch);
 }
 
-// What offsetOf(k) lies in, of the map layerOf(k) unless that is null, for each k below `count`.
+// What offsetOf(k) lies in, of the map layerOf(k) unless that is null, for each k below `count`, to ask or to change.
 template <class Value, class LayerOf, class OffsetOf>
-void fetch(size_t count, LayerOf&& layerOf, OffsetOf&& offsetOf) {
+void fetch(size_t count, bool change, LayerOf&& layerOf, OffsetOf&& offsetOf) {
   const Region<Value>* regions[kAtOnce];
   bool any = false;
   for (size_t k = 0; k < count; ++k) {
@@ -28,7 +28,12 @@ void fetch(size_t count, LayerOf&& layerOf, OffsetOf&& offsetOf) {
     any |= regions[k] != nullptr;
   }
   for (size_t k = 0; any && k < count; ++k) {
-    if (regions[k]) regions[k]->prefetch(offsetOf(k));
+    if (!regions[k]) continue;
+    if (change) {
+      regions[k]->prefetchAll();
+    } else {
+      regions[k]->prefetch(offsetOf(k));
+    }
   }
 }
 
@@ -39,28 +44,28 @@ bool continues(const Mapping& all, const Mapping& next) {
 
 }  // namespace
 
-void AddressMap::fetchForward(std::span<const Mapping> some) const {
+void AddressMap::fetchForward(std::span<const Mapping> some, bool change) const {
   for (int layer = 0; layer < kLayers; ++layer) {
     auto layerOf = [&](size_t k) { return some[k].disk != kNoKey ? &disks_[some[k].disk]->layers[layer] : nullptr; };
-    fetch<Forward>(some.size(), layerOf, [&](size_t k) { return some[k].virt.begin; });
+    fetch<Forward>(some.size(), change, layerOf, [&](size_t k) { return some[k].virt.begin; });
   }
 }
 
-void AddressMap::fetchReverse(std::span<const Place> places, int layer) const {
+void AddressMap::fetchReverse(std::span<const Place> places, int layer, bool change) const {
   for (; layer < kLayers; ++layer) {
     auto layerOf = [&](size_t k) {
       return places[k].device != kNoKey ? &devices_[places[k].device]->layers[layer] : nullptr;
     };
-    fetch<Reverse>(places.size(), layerOf, [&](size_t k) { return places[k].offset; });
+    fetch<Reverse>(places.size(), change, layerOf, [&](size_t k) { return places[k].offset; });
   }
 }
 
 void AddressMap::prefetch(std::span<const Mapping> batch) const {
   inParts(batch, [&](std::span<const Mapping> some) {
     Place places[kAtOnce];
-    fetchForward(some);
+    fetchForward(some, true);
     for (size_t k = 0; k < some.size(); ++k) places[k] = some[k].place;
-    fetchReverse({places, some.size()}, 0);
+    fetchReverse({places, some.size()}, 0, true);
     // And where these ranges are mapped to now, which a change takes away there.
     size_t old = 0;
     for (const Mapping& each : some) {
@@ -69,7 +74,7 @@ void AddressMap::prefetch(std::span<const Mapping> batch) const {
         places[old++] = value.place;
       }
     }
-    fetchReverse({places, old}, 0);
+    fetchReverse({places, old}, 0, true);
   });
 }
 
@@ -106,7 +111,7 @@ void AddressMap::complete(Mapping* mapping) const {
 
 void AddressMap::locateEach(std::span<Mapping> batch) const {
   inParts(batch, [&](std::span<Mapping> some) {
-    fetchForward(some);
+    fetchForward(some, false);
     // And where other owners of the places would be.
     Place places[kAtOnce];
     for (size_t k = 0; k < some.size(); ++k) {
@@ -114,7 +119,7 @@ void AddressMap::locateEach(std::span<Mapping> batch) const {
       if (disks_[some[k].disk]->layers[0].covers(some[k].virt, &value)) places[k] = value.place;
       some[k].place = {};
     }
-    fetchReverse({places, some.size()}, 1);
+    fetchReverse({places, some.size()}, 1, false);
     for (Mapping& each : some) complete(&each);
   });
 }
@@ -123,7 +128,7 @@ void AddressMap::ownersEach(std::span<Mapping> batch) const {
   inParts(batch, [&](std::span<Mapping> some) {
     Place places[kAtOnce];
     for (size_t k = 0; k < some.size(); ++k) places[k] = some[k].place;
-    fetchReverse({places, some.size()}, 0);
+    fetchReverse({places, some.size()}, 0, false);
     for (Mapping& each : some) {
       Reverse owner;
       const uint64_t length = each.virt.length();
@@ -132,7 +137,7 @@ void AddressMap::ownersEach(std::span<Mapping> batch) const {
       each.disk = known ? owner.disk : kNoKey;
       each.virt = {owner.offset, owner.offset + length};
     }
-    fetchForward(some);
+    fetchForward(some, false);
     for (Mapping& each : some) complete(&each);
   });
 }

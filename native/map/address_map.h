@@ -160,8 +160,8 @@ class AddressMap {
   void updatePhysical(DeviceKey device, Range phys, F&& f);
 
   // --- address_batch.cc
-  void fetchForward(std::span<const Mapping> some) const;
-  void fetchReverse(std::span<const Place> places, int layer) const;  // from a layer on
+  void fetchForward(std::span<const Mapping> some, bool change) const;
+  void fetchReverse(std::span<const Place> places, int layer, bool change) const;  // from a layer on
   void complete(Mapping* mapping) const;
 
   // --- address_query.cc

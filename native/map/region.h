@@ -80,10 +80,15 @@ class Region {
 
   bool empty() const { return (starts_ | word_) == 0; }
 
-  // What a question about `offset` will read besides this.
+  // What a question about `offset` will read besides this; what a change may move.
   void prefetch(uint64_t offset) const {
+    if ((starts_ & (starts_ - 1)) != 0) fetchLine(runs() + bitsIn(starts_ & through(blockOf(offset))) - 1);
+  }
+  void prefetchAll() const {
     if ((starts_ & (starts_ - 1)) == 0) return;
-    fetchLine(runs() + bitsIn(starts_ & through(blockOf(offset))) - 1);
+    const size_t last = countOf(starts_) - 1;
+    for (size_t i = 0; i < last; i += 8) fetchLine(runs() + i);  // of 64 bytes
+    fetchLine(runs() + last);
   }
 
   // In what follows `base` is where the region begins, and `range` is not empty and lies in it.
