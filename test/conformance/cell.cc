@@ -1,0 +1,73 @@
+#include "cell.h"
+
+#include "load.h"
+#include "stack.h"
+#include "truth.h"
+
+namespace conformance {
+
+namespace {
+
+constexpr uint64_t kRounds = 4;
+
+void add(Share* sum, const Share& share) {
+  sum->of += share.of;
+  sum->mapped += share.mapped;
+  sum->flagged += share.flagged;
+}
+
+void judge(Stack& stack, const Cell& cell, const char* what, const Share& share, const Foretold& foretold) {
+  const Recall recall = foretold.of(cell.association);
+  const bool as = recall == Recall::kAll    ? share.mapped == share.of
+                  : recall == Recall::kNone ? share.mapped == 0
+                                            : share.mapped <= share.of;
+  if (as) return;
+  stack.complain(std::string("of what was ") + what + " " + std::to_string(share.mapped) + " of " +
+                 std::to_string(share.of) + " bytes are mapped, and " + (recall == Recall::kAll ? "all" : "none") +
+                 " were foretold");
+}
+
+}  // namespace
+
+Outcome run(const Cell& cell) {
+  Outcome outcome;
+  Stack stack(cell, &outcome);
+  if (!stack.open()) return outcome;
+  Load load(stack, cell.depth, cell.seed);
+
+  // What writes teach.
+  std::vector<std::vector<Span>> tiles;
+  if (!stack.attach()) return outcome;
+  for (uint32_t disk = 0; disk < kDisks; ++disk) {
+    tiles.push_back(load.tiles());
+    load.each(disk, tiles[disk], SM_OP_WRITE);
+  }
+  load.each(0, {{0, 0}}, SM_OP_FLUSH);
+  for (uint32_t disk = 0; disk < kDisks; ++disk) add(&outcome.writes, shareOf(stack, disk, tiles[disk]));
+  judge(stack, cell, "written", outcome.writes, cell.volume.writes);
+  const sm::Ledger ledger = stack.map().ledger();
+  for (int i = 0; i < sm::kUnmappedReasons; ++i) {
+    if (ledger.unmapped[i].bytes > 0) outcome.unmapped.push_back({sm::kUnmappedNames[i], ledger.unmapped[i].bytes});
+  }
+  compareMap(stack);
+  stack.detach();
+
+  // What reads teach, with nothing known before.
+  if (!stack.attach()) return outcome;
+  for (uint32_t disk = 0; disk < kDisks; ++disk) {
+    load.each(disk, tiles[disk], SM_OP_READ);
+    add(&outcome.reads, shareOf(stack, disk, tiles[disk]));
+  }
+  judge(stack, cell, "read", outcome.reads, cell.volume.reads);
+  compareMap(stack);
+
+  // Whatever comes.
+  for (uint64_t round = 0; round < kRounds; ++round) {
+    load.chaos(100 + 2 * cell.depth);
+    compareMap(stack);
+  }
+  stack.checkLedger();
+  return outcome;
+}
+
+}  // namespace conformance

@@ -1,0 +1,64 @@
+// One cell of the conformance suite: an association and a correlation, through a volume, on a kind of device, at a queue
+// depth. Running it gives what the capability table says of it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace conformance {
+
+using Options = std::vector<std::pair<std::string, std::string>>;
+
+// Which carriers a volume lets through, as was foretold: the recall of a write, and of a read, by what a clone carries,
+// by address, by content. Each is 0 or 1, or, where how much is found depends on the volume's own space, anything
+// between.
+enum class Recall : uint8_t { kNone, kSome, kAll };
+struct Foretold {
+  Recall clone, address, content;
+  Recall of(const std::string& association) const {
+    return association == "address" ? address : association == "content" ? content : clone;
+  }
+};
+
+struct VolumeKind {
+  std::string name;  // in the table
+  std::string type;  // as openVolume takes it
+  size_t devices;
+  Options format;
+  Foretold writes, reads;
+  bool claimsDurability = true;
+};
+
+// Every volume that there is here, in every way that is told apart; one that is not built is skipped, and that is said.
+std::vector<VolumeKind> volumeKinds();
+
+enum class Medium : uint8_t { kUring, kPosix, kRecording, kLoop };
+const char* nameOf(Medium medium);
+
+struct Cell {
+  VolumeKind volume;
+  std::string association, correlation;
+  Medium medium;
+  uint32_t depth;
+  uint64_t seed;
+};
+
+struct Share {
+  uint64_t of = 0, mapped = 0, flagged = 0;  // bytes: written or read; mapped; of those with a flag
+  double ratio() const { return of == 0 ? 0 : double(mapped) / double(of); }
+};
+
+struct Outcome {
+  Share writes, reads;
+  uint64_t compared = 0;  // bytes of the device that were compared with what was acknowledged
+  uint64_t owners = 0;    // bytes of the device whose owner was compared with the signature in them
+  uint64_t wrong = 0;     // of both
+  std::vector<std::pair<std::string, uint64_t>> unmapped;  // bytes written and left unmapped, by reason
+  std::vector<std::string> complaints;                     // what does not hold, in words; empty: all of it
+};
+
+Outcome run(const Cell& cell);
+
+}  // namespace conformance

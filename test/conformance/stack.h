@@ -1,0 +1,89 @@
+// The stack of one cell: a host with one I/O thread, devices, a volume, disks, and what watches them: the probe that is
+// tested, and the truth, which sees every request above before the probe and its completion after it.
+//
+// Thread contract: the I/O thread alone touches `content` while I/O is in flight; the test's thread when there is none.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cell.h"
+#include "host/host.h"
+#include "intercept/dispatch.h"
+#include "intercept/probe.h"
+#include "oracle/content.h"
+#include "sys/loop.h"
+
+namespace conformance {
+
+constexpr uint64_t kDiskBytes = 1 << 20, kDisks = 3, kDeviceBytes = 12 << 20;
+
+// Counts what a device is asked below everything else (rule 8).
+class Counter final : public sm::Interposer {
+ public:
+  void submit(const sm_device_ops* next, sm_device* device, sm_request* request) override {
+    ++operations;
+    bytes += request->length;
+    next->submit(next, device, request);
+  }
+  uint64_t inside() const override { return 0; }
+  uint64_t operations = 0, bytes = 0;  // the I/O thread's
+};
+
+class Stack {
+ public:
+  // Complains, and then is not open, where something fails.
+  Stack(const Cell& cell, Outcome* outcome);
+  ~Stack();
+  Stack(const Stack&) = delete;
+  Stack& operator=(const Stack&) = delete;
+
+  bool open() const { return open_; }
+  // A new probe with a new map.
+  bool attach();
+  // Rule 7: all is stale afterwards.
+  void detach();
+  // Rule 8: the ledger's sums are what the counters saw while the probe was attached.
+  void checkLedger();
+
+  const std::vector<sm::VirtualDisk*>& disks() const { return disks_; }
+  sm::DiskKey key(size_t disk) const;
+  const sm::AddressMap& map() const { return *map_; }
+  oracle::Content& content() { return content_; }
+  // `length` bytes of a device, read outside the stack.
+  const std::byte* read(sm::DeviceKey device, uint64_t offset, uint64_t length);
+  uint64_t blockSize() const { return blockSize_; }
+  void complain(const std::string& what);
+  Outcome& outcome() { return *outcome_; }
+
+ private:
+  struct Witness;
+  struct FreeMemory {
+    void operator()(std::byte* memory) const { free(memory); }
+  };
+  bool failed(const sm::Failure& failure, const char* what);
+  void openAll(const Cell& cell);
+  bool openDevice(const Cell& cell, size_t index);
+
+  const Cell& cell_;
+  Outcome* outcome_;
+  bool open_ = false;
+  std::string folder_;
+  std::vector<sm::LoopDevice> loops_;
+  std::vector<int> files_;  // for reading outside the stack, by device
+  std::unique_ptr<std::byte, FreeMemory> memory_;
+  std::unique_ptr<sm::Host> host_;
+  std::vector<sm_device*> devices_;
+  sm::Volume* volume_ = nullptr;
+  std::vector<sm::VirtualDisk*> disks_;
+  std::vector<std::unique_ptr<Witness>> witnesses_;
+  std::vector<std::unique_ptr<Counter>> counters_;
+  std::vector<uint64_t> operationsBefore_, bytesBefore_;
+  oracle::Content content_;
+  std::shared_ptr<sm::AddressMap> map_;
+  std::unique_ptr<sm::Probe> probe_;
+  uint64_t blockSize_ = 512;
+};
+
+}  // namespace conformance
