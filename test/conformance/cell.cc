@@ -65,6 +65,9 @@ Outcome run(const Cell& cell) {
   for (uint64_t round = 0; round < kRounds; ++round) {
     load.chaos(100 + 2 * cell.depth);
     compareMap(stack);
+    // What overlapped is certain again when it has been read.
+    for (uint32_t disk = 0; disk < kDisks; ++disk) load.each(disk, tiles[disk], SM_OP_READ);
+    compareMap(stack);
   }
   stack.checkLedger();
   return outcome;

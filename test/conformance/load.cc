@@ -48,8 +48,7 @@ void Load::fill(std::byte* data, uint32_t disk, Span span, bool plain) {
     } else if (dice < 12) {
       std::memset(data + at, static_cast<int>(1 + random_() % 4), kBlock);  // as others have
     } else {
-      const oracle::Bytes bytes =
-          oracle::signedPayload({disk, (span.offset + at) / kBlock}, ++generation_, random_());
+      const oracle::Bytes bytes = oracle::signedPayload({disk, (span.offset + at) / kBlock}, ++generation_, random_());
       std::memcpy(data + at, bytes.data(), kBlock);
     }
   }

@@ -39,9 +39,7 @@ struct Stack::Witness {
 };
 
 Stack::Stack(const Cell& cell, Outcome* outcome)
-    : cell_(cell),
-      outcome_(outcome),
-      content_(std::vector<uint64_t>(kDisks, kDiskBytes / oracle::kBlock)) {
+    : cell_(cell), outcome_(outcome), content_(std::vector<uint64_t>(kDisks, kDiskBytes / oracle::kBlock)) {
   openAll(cell);
 }
 
@@ -66,7 +64,7 @@ bool Stack::openDevice(const Cell& cell, size_t index) {
   }
   close(file);
   options.driver = cell.medium == Medium::kLoop ? "uring" : nameOf(cell.medium);
-  options.direct = cell.medium != Medium::kRecording;
+  options.direct = cell.medium == Medium::kPosix || cell.medium == Medium::kLoop;  // else blocks of 512 bytes
   if (cell.medium == Medium::kLoop) {
     LoopDevice loop;
     std::string why;
@@ -87,7 +85,9 @@ bool Stack::openDevice(const Cell& cell, size_t index) {
 
 void Stack::openAll(const Cell& cell) {
   const char* temporary = std::getenv("TMPDIR");
-  std::string name = std::string(access("/dev/shm", W_OK) == 0 ? "/dev/shm" : temporary ? temporary : "/tmp") +
+  std::string name = std::string(access("/dev/shm", W_OK) == 0 ? "/dev/shm"
+                                 : temporary                   ? temporary
+                                                               : "/tmp") +
                      "/stratamap-cell-XXXXXX";
   if (!mkdtemp(name.data())) return complain("no folder for the devices");
   folder_ = name;
@@ -107,7 +107,7 @@ void Stack::openAll(const Cell& cell) {
   open_ = true;
 }
 
-bool Stack::attach() {
+bool Stack::attach(bool witnessed) {
   map_ = std::make_shared<AddressMap>();
   std::string why;
   if (Probe::create(host_->stack(), map_, {.association = cell_.association, .correlation = cell_.correlation}, &probe_,
@@ -118,7 +118,7 @@ bool Stack::attach() {
   int status = 0;
   for (VirtualDisk* disk : disks_) status = status ? status : probe_->addDisk(disk->contract());
   for (sm_device* device : devices_) status = status ? status : probe_->addDevice(device);
-  for (uint32_t i = 0; i < disks_.size() && status == 0; ++i) {
+  for (uint32_t i = 0; witnessed && i < disks_.size() && status == 0; ++i) {
     witnesses_.push_back(std::make_unique<Witness>(Witness{this, i}));
     status = disks_[i]->attachFilter(Witness::ops(), witnesses_[i].get());
   }

@@ -40,8 +40,8 @@ class Stack {
   Stack& operator=(const Stack&) = delete;
 
   bool open() const { return open_; }
-  // A new probe with a new map.
-  bool attach();
+  // A new probe with a new map; and the truth, unless that would cost what is to be measured.
+  bool attach(bool witnessed = true);
   // Rule 7: all is stale afterwards.
   void detach();
   // Rule 8: the ledger's sums are what the counters saw while the probe was attached.

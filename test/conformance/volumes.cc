@@ -36,7 +36,8 @@ std::vector<VolumeKind> volumeKinds() {
     kinds.push_back(shipped("extent", issue, 2, {{"extentSize", "16K"}}));
     kinds.push_back(shipped("stripe", issue, 2, {{"chunkSize", "8K"}}));
   }
-  kinds.push_back(fixture("permuting", "permuting", 2, {}, kFresh, kFresh));
+  kinds.push_back(fixture("permuting clone", "permuting", 2, {{"issue", "clone"}}, kCloned, kCloned));
+  kinds.push_back(fixture("permuting fresh", "permuting", 2, {}, kFresh, kFresh));
   return kinds;
 }
 
