@@ -22,7 +22,7 @@ test('every association and correlation stands in it for every volume, once', ()
 test('recall is what was foretold, and nothing is wrong', () => {
   for (const { writes, reads, compared, wrong } of cells) {
     expect(wrong).toBe(0);
-    expect(compared).toBeGreaterThan(0);
+    if (writes.mapped > 0) expect(compared).toBeGreaterThan(0);
     for (const { expected, bytes, mapped } of [writes, reads]) {
       expect(bytes).toBeGreaterThan(0);
       if (expected !== 'some') expect(mapped).toBe(expected === 'all' ? bytes : 0);
