@@ -6,10 +6,15 @@ import type { Association, Correlation } from './probe.js';
 
 /** Of the bytes that were written (or read) through a new probe, how many it then had `mapped`. */
 export interface Recall {
-  /** Foretold before the suite was run. `some`: it depends on how much room the volume has. */
-  expected: 'all' | 'some' | 'none';
+  /**
+   * Foretold before the suite was run. `whole`: of requests of whole blocks of 4 KiB all, of smaller ones nothing;
+   * `some`: it depends on how much room the volume has.
+   */
+  expected: 'all' | 'whole' | 'some' | 'none';
   bytes: number;
   mapped: number;
+  /** Of `bytes`, by requests smaller than 4 KiB. */
+  small: number;
 }
 
 export interface Capability {

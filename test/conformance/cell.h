@@ -12,9 +12,9 @@ namespace conformance {
 using Options = std::vector<std::pair<std::string, std::string>>;
 
 // Which carriers a volume lets through, as was foretold: the recall of a write, and of a read, by what a clone carries,
-// by address, by content. Each is 0 or 1, or, where how much is found depends on the volume's own space, anything
-// between.
-enum class Recall : uint8_t { kNone, kSome, kAll };
+// by address, by content. Each is 0 or 1; or 1 for requests of whole blocks of 4 KiB and 0 for smaller ones; or, where it
+// depends on the volume's own space, anything.
+enum class Recall : uint8_t { kNone, kSome, kWhole, kAll };
 struct Foretold {
   Recall clone, address, content;
   Recall of(const std::string& association) const {
@@ -28,7 +28,6 @@ struct VolumeKind {
   size_t devices;
   Options format;
   Foretold writes, reads;
-  bool claimsDurability = true;
 };
 
 // Every volume that there is here, in every way that is told apart; one that is not built is skipped, and that is said.
@@ -47,7 +46,7 @@ struct Cell {
 
 struct Share {
   uint64_t of = 0, mapped = 0, flagged = 0;  // bytes: written or read; mapped; of those with a flag
-  double ratio() const { return of == 0 ? 0 : double(mapped) / double(of); }
+  uint64_t small = 0, smallMapped = 0;       // of them: by requests smaller than 4 KiB
 };
 
 struct Outcome {

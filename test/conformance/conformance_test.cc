@@ -67,9 +67,10 @@ std::vector<Cell> cells() {
 // One JSON object a line.
 void write(std::ofstream& file, const Cell& cell, const Outcome& outcome, double cost) {
   auto share = [](const Share& share, Recall expected) {
-    static constexpr const char* kExpected[] = {"none", "some", "all"};
+    static constexpr const char* kExpected[] = {"none", "some", "whole", "all"};
     return "{\"expected\":\"" + std::string(kExpected[static_cast<int>(expected)]) +
-           "\",\"bytes\":" + std::to_string(share.of) + ",\"mapped\":" + std::to_string(share.mapped) + "}";
+           "\",\"bytes\":" + std::to_string(share.of) + ",\"mapped\":" + std::to_string(share.mapped) +
+           ",\"small\":" + std::to_string(share.small) + "}";
   };
   file << "{\"association\":\"" << cell.association << "\",\"correlation\":\"" << cell.correlation << "\",\"volume\":\""
        << cell.volume.name << "\",\"writes\":" << share(outcome.writes, cell.volume.writes.of(cell.association))

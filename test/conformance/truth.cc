@@ -83,9 +83,12 @@ Share shareOf(const Stack& stack, uint32_t disk, const std::vector<Span>& spans)
   Share share;
   for (const Span& span : spans) {
     share.of += span.length;
+    const bool small = span.length < 4096;
+    if (small) share.small += span.length;
     for (const VirtualExtent& extent : stack.map().locate(stack.key(disk), span.offset, span.length)) {
       if (extent.state != State::kMapped) continue;
       share.mapped += extent.length;
+      if (small) share.smallMapped += extent.length;
       if (extent.moving) share.flagged += extent.length;
     }
   }

@@ -10,22 +10,21 @@ namespace conformance {
 
 namespace {
 
-constexpr Recall kNone = Recall::kNone, kSome = Recall::kSome, kAll = Recall::kAll;
+constexpr Recall kNone = Recall::kNone, kSome = Recall::kSome, kWhole = Recall::kWhole, kAll = Recall::kAll;
 
 // Children that are clones, or are not, and carry the parent's own memory.
 constexpr Foretold kCloned{kAll, kAll, kAll}, kFresh{kNone, kAll, kAll};
 // The payload is copied on the way; it is transformed as well.
 constexpr Foretold kCopiedClones{kAll, kNone, kAll}, kCopiedFresh{kNone, kNone, kAll}, kNothing{kNone, kNone, kNone};
 
-VolumeKind shipped(const std::string& type, const std::string& issue, size_t devices, Options format) {
+VolumeKind shipped(const std::string& type, const std::string& issue, Options format) {
   format.push_back({"issue", issue});
   const Foretold& foretold = issue == "clone" ? kCloned : kFresh;
-  return {type + " " + issue, type, devices, std::move(format), foretold, foretold};
+  return {type + " " + issue, type, 2, std::move(format), foretold, foretold};
 }
 
-VolumeKind fixture(const std::string& name, const std::string& file, size_t devices, Options format, Foretold writes,
-                   Foretold reads) {
-  return {name, SM_FIXTURES "/" + file + ".so", devices, std::move(format), writes, reads, false};
+VolumeKind fixture(const std::string& name, const std::string& file, Options format, Foretold writes, Foretold reads) {
+  return {name, SM_FIXTURES "/" + file + ".so", 2, std::move(format), writes, reads};
 }
 
 }  // namespace
@@ -33,11 +32,29 @@ VolumeKind fixture(const std::string& name, const std::string& file, size_t devi
 std::vector<VolumeKind> volumeKinds() {
   std::vector<VolumeKind> kinds;
   for (const char* issue : {"clone", "fresh"}) {
-    kinds.push_back(shipped("extent", issue, 2, {{"extentSize", "16K"}}));
-    kinds.push_back(shipped("stripe", issue, 2, {{"chunkSize", "8K"}}));
+    kinds.push_back(shipped("extent", issue, {{"extentSize", "16K"}}));
+    kinds.push_back(shipped("stripe", issue, {{"chunkSize", "8K"}}));
   }
-  kinds.push_back(fixture("permuting clone", "permuting", 2, {{"issue", "clone"}}, kCloned, kCloned));
-  kinds.push_back(fixture("permuting fresh", "permuting", 2, {}, kFresh, kFresh));
+  kinds.push_back(fixture("permuting clone", "permuting", {{"issue", "clone"}}, kCloned, kCloned));
+  kinds.push_back(fixture("permuting fresh", "permuting", {}, kFresh, kFresh));
+  kinds.push_back(fixture("copying", "copying", {}, kCopiedClones, kCopiedClones));
+  kinds.push_back(fixture("anonymizing", "anonymizing", {}, kCopiedFresh, kCopiedFresh));
+  kinds.push_back(fixture("encrypting", "encrypting", {}, kNothing, kNothing));
+  kinds.push_back(fixture("deferring", "deferring", {}, kCloned, kCloned));
+  // The parent has gone when its child is issued.
+  kinds.push_back(fixture("deferring, early", "deferring", {{"ack", "early"}}, kNothing, kCloned));
+  kinds.push_back(fixture("mirroring", "mirroring", {}, kCloned, kCloned));
+  // One leg is written in time.
+  kinds.push_back(fixture("mirroring, early", "mirroring", {{"ack", "early"}}, kCloned, kCloned));
+  // What is smaller than a unit, or than a block, is written from a copy of all of it.
+  constexpr Foretold kPadded{kAll, kWhole, kAll};
+  kinds.push_back(fixture("dedup", "dedup", {}, kPadded, kCloned));
+  kinds.push_back(fixture("rmw", "rmw", {}, kCloned, kCloned));
+  kinds.push_back(fixture("rmw, copied", "rmw", {{"copy", "1"}}, kPadded, kCloned));
+  kinds.push_back(fixture("journalling", "journalling", {}, kCloned, kCloned));
+  // In time it is written to the journal alone, a ring.
+  constexpr Foretold kRing{kSome, kSome, kSome};
+  kinds.push_back(fixture("journalling, early", "journalling", {{"ack", "early"}}, kRing, kCloned));
   return kinds;
 }
 

@@ -49,6 +49,7 @@ World::World(const WorldOptions& options, const std::vector<Bytes>* images) : ra
 
 World::~World() {
   CHECK(live_ == 0);
+  CHECK(buffers_ == 0);
   CHECK(slots_.empty());
   CHECK(waiters_.empty());
   CHECK(timers_.empty());
@@ -59,12 +60,15 @@ void World::fillTable() {
   table_.version = SM_CONTRACT_VERSION;
   table_.size = sizeof table_;
   table_.now = [](const sm_services* self) { return of(self).clock_; };
-  table_.buffer_get = [](const sm_services*, uint64_t length, sm_buffer* out) -> int32_t {
+  table_.buffer_get = [](const sm_services* self, uint64_t length, sm_buffer* out) -> int32_t {
+    if (of(self).buffers_ >= of(self).options_.buffers) return -ENOMEM;
+    ++of(self).buffers_;
     *out = {aligned_alloc(4096, (length + 4095) / 4096 * 4096), length};
     return 0;
   };
   table_.buffer_put = [](const sm_services* self, sm_buffer* buffer) {
     free(buffer->data);
+    --of(self).buffers_;
     of(self).returned_ = true;
   };
   table_.post = [](const sm_services* self, sm_task* task) {

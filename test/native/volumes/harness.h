@@ -59,6 +59,7 @@ struct WorldOptions {
   uint64_t seed = 1;
   std::vector<DeviceShape> devices{{}, {}};
   uint32_t children = 64;   // that can be had at once
+  uint32_t buffers = 64;    // likewise
   uint32_t immediate = 20;  // percent of requests that complete inside submit
   bool threads = false;     // the volume has threads of its own: being idle is no hang
 };
@@ -136,6 +137,7 @@ class World {
   uint64_t clock_ = 1;
   uint64_t serial_ = 0;
   uint32_t live_ = 0;  // children
+  uint32_t buffers_ = 0;
   std::set<Slot*> slots_;
 };
 
