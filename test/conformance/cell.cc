@@ -21,9 +21,13 @@ void add(Share* sum, const Share& share) {
 void judge(Stack& stack, const char* what, const Share& share, Recall recall) {
   uint64_t foretold = 0;
   switch (recall) {
-    case Recall::kSome: return;
-    case Recall::kNone: break;
-    case Recall::kAll: foretold = share.of; break;
+    case Recall::kSome:
+      return;
+    case Recall::kNone:
+      break;
+    case Recall::kAll:
+      foretold = share.of;
+      break;
     case Recall::kWhole:
       foretold = share.of - share.small;
       if (share.smallMapped > 0) stack.complain(std::string("small requests are mapped that were ") + what);

@@ -12,8 +12,8 @@ namespace conformance {
 using Options = std::vector<std::pair<std::string, std::string>>;
 
 // Which carriers a volume lets through, as was foretold: the recall of a write, and of a read, by what a clone carries,
-// by address, by content. Each is 0 or 1; or 1 for requests of whole blocks of 4 KiB and 0 for smaller ones; or, where it
-// depends on the volume's own space, anything.
+// by address, by content. Each is 0 or 1; or 1 for requests of whole blocks of 4 KiB and 0 for smaller ones; or, where
+// it depends on the volume's own space, anything.
 enum class Recall : uint8_t { kNone, kSome, kWhole, kAll };
 struct Foretold {
   Recall clone, address, content;

@@ -12,8 +12,8 @@ using namespace conformance;
 TEST_CASE("the suite catches seeded bugs") {
   using sm::Bug;
   // Of the others a stack that works shows nothing, or too seldom: the oracle's worlds show them.
-  for (Bug bug : {Bug::kSubmitOrder, Bug::kSumLength, Bug::kKeepUnresolved, Bug::kDetachKeeps, Bug::kSwappedPiece,
-                  Bug::kMissedDiscard, Bug::kWrongOwner, Bug::kDiscardMaps, Bug::kReadModified, Bug::kNoStale}) {
+  for (Bug bug : {Bug::kSumLength, Bug::kKeepUnresolved, Bug::kDetachKeeps, Bug::kSwappedPiece, Bug::kMissedDiscard,
+                  Bug::kWrongOwner}) {
     sm::seededBug = bug;
     std::string caught;
     uint64_t seed = 0;
