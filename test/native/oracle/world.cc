@@ -88,6 +88,10 @@ Watch::Watch(World& owner, const Observer& observer, oracle::OracleOptions truth
   };
   table.resume = [](const sm_stack*, sm_request*) {};
   table.now = [](const sm_stack* self) { return of(self).world.clock_; };
+  table.threads = [](const sm_stack*) -> uint32_t { return 0; };
+  table.thread = [](const sm_stack*) { return UINT32_MAX; };
+  table.timer_start = [](const sm_stack*, sm_timer*, uint64_t) {};
+  table.timer_stop = [](const sm_stack*, sm_timer*) {};
 }
 
 void World::differ(const std::string& what) {

@@ -1,0 +1,50 @@
+// A policy: one function on any number of devices. On each it has an interposer of its own, so that it can be taken out
+// of one device alone; what they have in common is the subclass's.
+//
+// Thread contract: from any thread that is not an I/O thread, one at a time (the owner serialises). A Policy must be
+// detached before it is destroyed; what a request in flight may still reach is never freed.
+#pragma once
+
+#include <stratamap/device.h>
+#include <stratamap/services.h>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "intercept/dispatch.h"
+
+namespace sm {
+
+class Policy {
+ public:
+  explicit Policy(const sm_stack* stack) : stack_(stack) {}
+  virtual ~Policy() = default;
+  Policy(const Policy&) = delete;
+  Policy& operator=(const Policy&) = delete;
+
+  // As DispatchChain::insert and remove; -EEXIST, -ENOENT as well where it has, or has not, the device.
+  int addDevice(sm_device* device, size_t position = 0);
+  int removeDevice(sm_device* device, uint64_t timeout);
+  // From all devices. What it holds goes on at once. Returns 0, or -ETIMEDOUT: it is out and passing through, but
+  // something is still inside after `timeout` ns.
+  int detach(uint64_t timeout);
+  // Its interposer of a device, or null.
+  Interposer* on(const sm_device* device) const;
+
+ protected:
+  virtual std::unique_ptr<Interposer> make() = 0;
+  const sm_stack* stack() const { return stack_; }
+
+  struct Point {
+    sm_device* device;
+    std::unique_ptr<Interposer> interposer;
+  };
+  const std::vector<Point>& points() const { return points_; }
+
+ private:
+  const sm_stack* const stack_;
+  std::vector<Point> points_;
+};
+
+}  // namespace sm
