@@ -71,9 +71,15 @@ Outcome run(const Cell& cell) {
   judge(stack, "read", outcome.reads, cell.volume.reads.of(cell.association));
   compareMap(stack);
 
-  // Whatever comes.
+  // Whatever comes; in the last rounds devices fail, too.
   for (uint64_t round = 0; round < kRounds; ++round) {
+    const bool failing = round >= kRounds / 2;
+    const uint64_t before = load.failures();
+    if (failing) stack.beginFaults(cell.seed + round);
     load.chaos(100 + 2 * cell.depth);
+    stack.endFaults();
+    if (!failing && load.failures() != before) stack.complain("requests fail without a reason");
+    outcome.failures += load.failures() - before;
     compareMap(stack);
     // What overlapped is certain again when it has been read.
     for (uint32_t disk = 0; disk < kDisks; ++disk) load.each(disk, tiles[disk], SM_OP_READ);

@@ -54,6 +54,7 @@ struct Outcome {
   uint64_t compared = 0;  // bytes of the device that were compared with what was acknowledged
   uint64_t owners = 0;    // bytes of the device whose owner was compared with the signature in them
   uint64_t wrong = 0;     // of both
+  uint64_t failures = 0;  // requests that failed because a device did
   std::vector<std::pair<std::string, uint64_t>> unmapped;  // bytes written and left unmapped, by reason
   std::vector<std::string> complaints;                     // what does not hold, in words; empty: all of it
 };

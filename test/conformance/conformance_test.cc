@@ -92,7 +92,7 @@ TEST_CASE("every association and correlation, through every volume, onto every d
   const char* path = std::getenv("SM_CAPABILITIES");
   std::ofstream file;
   if (path) file.open(path);
-  uint64_t ran = 0, compared = 0, owners = 0;
+  uint64_t ran = 0, compared = 0, owners = 0, failures = 0;
   for (const Cell& cell : cells()) {
     const std::string name = nameOf(cell);
     if (only && name.find(only) == std::string::npos) continue;
@@ -100,13 +100,15 @@ TEST_CASE("every association and correlation, through every volume, onto every d
     ++ran;
     compared += outcome.compared;
     owners += outcome.owners;
+    failures += outcome.failures;
     CHECK_MESSAGE(outcome.wrong == 0, name);
     for (const std::string& complaint : outcome.complaints) FAIL_CHECK(name << ": " << complaint);
     if (path) write(file, cell, outcome, costOf(cell));
   }
   MESSAGE(ran << " cells; " << compared << " bytes of devices compared with what was acknowledged, " << owners
-              << " with the signatures in them");
+              << " with the signatures in them; " << failures << " requests failed, as devices did");
   CHECK(ran > 0);
   CHECK(compared > 0);
   CHECK(owners > 0);
+  CHECK(failures > 0);
 }

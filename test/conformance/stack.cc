@@ -14,7 +14,17 @@ using namespace sm;
 
 namespace {
 constexpr uint64_t kTimeout = 20'000'000'000;  // ns
+
+Tally sumOf(const Counters& counters) {
+  Tally sum;
+  for (const OpCounters& each : counters.counters()) {
+    sum.operations += each.operations;
+    sum.bytes += each.bytes;
+  }
+  return sum;
 }
+
+}  // namespace
 
 // Tells the truth of every request of a disk.
 struct Stack::Witness {
@@ -94,8 +104,8 @@ void Stack::openAll(const Cell& cell) {
   if (failed(Host::open({.requests = 4096, .bufferBytes = 8 << 20}, &host_), "openHost")) return;
   for (size_t i = 0; i < cell.volume.devices; ++i) {
     if (!openDevice(cell, i)) return;
-    counters_.push_back(std::make_unique<Counter>());
-    if (DispatchChain::of(devices_[i]).insert(counters_[i].get()) != 0) return complain("a counter has no room");
+    counters_.push_back(std::make_unique<Counters>(host_->stack()));
+    if (counters_[i]->addDevice(devices_[i]) != 0) return complain("the counters have no room");
   }
   memory_.reset(static_cast<std::byte*>(aligned_alloc(4096, kDeviceBytes)));
   if (failed(host_->formatVolume(cell.volume.type, devices_, cell.volume.format, false), "formatVolume")) return;
@@ -123,12 +133,8 @@ bool Stack::attach(bool witnessed) {
     status = disks_[i]->attachFilter(Witness::ops(), witnesses_[i].get());
   }
   if (status != 0) complain(std::string("the probe cannot attach: ") + std::strerror(-status));
-  operationsBefore_.clear();
-  bytesBefore_.clear();
-  for (const auto& counter : counters_) {
-    operationsBefore_.push_back(counter->operations);
-    bytesBefore_.push_back(counter->bytes);
-  }
+  before_.clear();
+  for (const auto& counters : counters_) before_.push_back(sumOf(*counters));
   probe_->begin();
   return status == 0 && probe_->learning();
 }
@@ -154,14 +160,38 @@ void Stack::checkLedger() {
       all.operations += tally.operations;
       all.bytes += tally.bytes;
     }
-    // The volume may still write on its own.
-    const uint64_t operations = counters_[i]->operations - operationsBefore_[i];
-    const uint64_t bytes = counters_[i]->bytes - bytesBefore_[i];
-    if (all.operations == operations && all.bytes == bytes) continue;
+    Tally below = sumOf(*counters_[i]);
+    below.operations -= before_[i].operations;
+    below.bytes -= before_[i].bytes;
+    if (all.operations == below.operations && all.bytes == below.bytes) continue;
     complain("the ledger of d" + std::to_string(i) + " has " + std::to_string(all.operations) + " operations and " +
-             std::to_string(all.bytes) + " bytes; below it were " + std::to_string(operations) + " and " +
-             std::to_string(bytes));
+             std::to_string(all.bytes) + " bytes; below it were " + std::to_string(below.operations) + " and " +
+             std::to_string(below.bytes));
   }
+}
+
+void Stack::beginFaults(uint64_t seed) {
+  // Not of flushes: a volume may take one that failed for the end of all durability.
+  Match data;
+  data.ops = ~Match::bit(SM_OP_FLUSH);
+  std::vector<FaultRule> rules;
+  for (auto [kind, probability] :
+       {std::pair{FaultKind::kError, 0.05}, {FaultKind::kTorn, 0.02}, {FaultKind::kShort, 0.02}}) {
+    FaultRule& rule = rules.emplace_back();
+    rule.match = data;
+    rule.kind = kind;
+    rule.probability = probability;
+  }
+  faulted_ = true;
+  fault_ = std::make_unique<Fault>(host_->stack(), seed, rules);
+  for (sm_device* device : devices_) {
+    if (fault_->addDevice(device, SIZE_MAX) != 0) complain("the fault has no room");
+  }
+}
+
+void Stack::endFaults() {
+  if (fault_ && fault_->detach(kTimeout) != 0) complain("the fault does not let go");
+  fault_.reset();
 }
 
 DiskKey Stack::key(size_t disk) const {
@@ -181,14 +211,18 @@ const std::byte* Stack::read(DeviceKey device, uint64_t offset, uint64_t length)
 }
 
 Stack::~Stack() {
+  endFaults();
   detach();
   if (host_) {
     for (VirtualDisk* disk : disks_) {
       if (disk) failed(volume_->closeDisk(disk), "closeDisk");
     }
-    if (volume_) failed(host_->closeVolume(volume_), "closeVolume");
-    for (size_t i = 0; i < counters_.size(); ++i) {
-      DispatchChain::of(devices_[i]).remove(host_->stack(), counters_[i].get(), kTimeout);
+    if (volume_) {
+      const Failure failure = host_->closeVolume(volume_);
+      if (!faulted_) failed(failure, "closeVolume");
+    }
+    for (const auto& counters : counters_) {
+      if (counters->detach(kTimeout) != 0) complain("the counters do not let go");
     }
     failed(host_->close(), "closeHost");
   }

@@ -10,26 +10,15 @@
 
 #include "cell.h"
 #include "host/host.h"
-#include "intercept/dispatch.h"
 #include "intercept/probe.h"
 #include "oracle/content.h"
+#include "policies/counters.h"
+#include "policies/fault.h"
 #include "sys/loop.h"
 
 namespace conformance {
 
 constexpr uint64_t kDiskBytes = 1 << 20, kDisks = 3, kDeviceBytes = 12 << 20;
-
-// Counts what a device is asked below everything else (rule 8).
-class Counter final : public sm::Interposer {
- public:
-  void submit(const sm_device_ops* next, sm_device* device, sm_request* request) override {
-    ++operations;
-    bytes += request->length;
-    next->submit(next, device, request);
-  }
-  uint64_t inside() const override { return 0; }
-  uint64_t operations = 0, bytes = 0;  // the I/O thread's
-};
 
 class Stack {
  public:
@@ -44,8 +33,11 @@ class Stack {
   bool attach(bool witnessed = true);
   // Rule 7: all is stale afterwards.
   void detach();
-  // Rule 8: the ledger's sums are what the counters saw while the probe was attached.
+  // Rule 8: the ledger's sums are what was counted below while the probe was attached. The volume has to be at rest.
   void checkLedger();
+  // From now on some of what the devices are asked fails, in whole or in part; or no more.
+  void beginFaults(uint64_t seed);
+  void endFaults();
 
   const std::vector<sm::VirtualDisk*>& disks() const { return disks_; }
   sm::DiskKey key(size_t disk) const;
@@ -78,8 +70,10 @@ class Stack {
   sm::Volume* volume_ = nullptr;
   std::vector<sm::VirtualDisk*> disks_;
   std::vector<std::unique_ptr<Witness>> witnesses_;
-  std::vector<std::unique_ptr<Counter>> counters_;
-  std::vector<uint64_t> operationsBefore_, bytesBefore_;
+  std::vector<std::unique_ptr<sm::Counters>> counters_;  // by device, below the probe
+  std::vector<sm::Tally> before_;                        // what they had when the probe was attached
+  std::unique_ptr<sm::Fault> fault_;                     // below all else
+  bool faulted_ = false;                                 // a volume may say at its end that it lost something
   oracle::Content content_;
   std::shared_ptr<sm::AddressMap> map_;
   std::unique_ptr<sm::Probe> probe_;
