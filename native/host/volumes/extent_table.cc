@@ -210,7 +210,8 @@ void ExtentTable::build(Part& part, uint32_t number) {
   sector.crc = checksum(sector, uuid_);
 }
 
-bool ExtentTable::nextRun(uint64_t longest, Run* out) {
+CommitSource::Next ExtentTable::next(uint32_t stage, uint32_t, uint64_t longest, Run* out) {
+  if (stage == 0) return Next::kNone;  // the devices are flushed before anything is written
   const uint32_t most = static_cast<uint32_t>(std::max<uint64_t>(1, longest / kPage));
   for (; runPart_ < parts_.size(); ++runPart_, runPage_ = 0) {
     Part& part = parts_[runPart_];
@@ -221,9 +222,9 @@ bool ExtentTable::nextRun(uint64_t longest, Run* out) {
     while (runPage_ < pages && part.writing[runPage_] && runPage_ - from < most) ++runPage_;
     *out = {part.device, part.layout.tableAt + from * kPage, (runPage_ - from) * kPage,
             part.image.get() + from * kPage};
-    return true;
+    return Next::kRun;
   }
-  return false;
+  return Next::kNone;
 }
 
 void ExtentTable::end(bool durable) {

@@ -35,6 +35,7 @@ struct Shape {
 Shape shapeOf(const std::string& type) {
   static const std::map<std::string, Shape> shapes = {
       {"extent", {{{"extentSize", "8K"}}, 640 << 10}},
+      {"log", {{{"segmentSize", "16K"}, {"clean", "50"}}, 900 << 10}},
       {"stripe", {{{"chunkSize", "8K"}}, 900 << 10}},
   };
   const auto found = shapes.find(type);

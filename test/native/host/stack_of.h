@@ -64,7 +64,7 @@ struct VolumeKind {
 };
 
 inline std::vector<VolumeKind> volumeKinds() {
-  std::vector<VolumeKind> kinds{{"extent", 1}, {"extent", 2}, {"stripe", 2}};
+  std::vector<VolumeKind> kinds{{"extent", 1}, {"extent", 2}, {"log", 1}, {"log", 2}, {"stripe", 2}};
   const std::string permuting = SM_FIXTURES "/permuting.so";
   if (access(permuting.c_str(), R_OK) == 0) {
     kinds.push_back({permuting, 2});

@@ -194,7 +194,12 @@ void World::fillServices() {
     of(self).returned_ = true;
   };
   table.post = [](const sm_services* self, sm_task* task) { of(self).posted_.push_back(task); };
-  table.call = [](const sm_services*, void (*run)(void*), void* context) { run(context); };
+  table.call = [](const sm_services* self, void (*run)(void*), void* context) {
+    std::deque<sm_task*> tasks;  // a call comes after what was posted before it
+    tasks.swap(of(self).posted_);
+    for (sm_task* task : tasks) task->run(task);
+    run(context);
+  };
   table.timer_start = [](const sm_services* self, sm_timer* timer, uint64_t delay) {
     self->timer_stop(self, timer);
     timer->due = of(self).clock_ + delay;

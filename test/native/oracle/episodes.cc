@@ -81,14 +81,20 @@ Episode exactEpisode(uint64_t seed) {
 Episode contractEpisode(uint64_t seed) {
   Episode episode = exactEpisode(seed);
   WorldOptions& o = episode.options;
-  static constexpr const char* kNames[] = {"extent", "stripe", "permuting"};
-  episode.volume = kNames[seed % 3];
+  static constexpr const char* kNames[] = {"extent", "log", "stripe", "permuting"};
+  episode.volume = kNames[(seed + seed / 4) % 4];
   if (episode.volume == "permuting" && !permutingVolume()) episode.volume = "extent";
   const char* issue = seed / 3 % 4 == 0 ? "fresh" : "clone";
   o.volume = [name = episode.volume, issue, seed](World& world) {
     const std::string seedText = std::to_string(seed);
     if (name == "extent") {
       return makeContractVolume(world, &sm::extentOps, {{"extentSize", "4K"}, {"seed", seedText}}, {{"issue", issue}});
+    }
+    if (name == "log") {
+      static constexpr const char* kClean[] = {"0", "50", "200"};
+      return makeContractVolume(world, &sm::logOps,
+                                {{"segmentSize", "16K"}, {"seed", seedText}, {"clean", kClean[seed / 2 % 3]}},
+                                {{"issue", issue}});
     }
     if (name == "stripe") {
       return makeContractVolume(world, &sm::stripeOps, {{"chunkSize", "4K"}}, {{"issue", issue}});

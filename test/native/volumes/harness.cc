@@ -75,7 +75,10 @@ void World::fillTable() {
     std::lock_guard<std::mutex> lock(of(self).mutex_);
     of(self).posted_.push_back(task);
   };
-  table_.call = [](const sm_services*, void (*run)(void*), void* context) { run(context); };
+  table_.call = [](const sm_services* self, void (*run)(void*), void* context) {
+    of(self).runPosted();
+    run(context);
+  };
   table_.timer_start = [](const sm_services* self, sm_timer* timer, uint64_t delay) {
     self->timer_stop(self, timer);
     timer->due = of(self).clock_ + delay;
@@ -255,6 +258,15 @@ void World::runWaiters() {
   std::deque<sm_task*> waiters;
   waiters.swap(waiters_);
   for (sm_task* waiter : waiters) waiter->run(waiter);
+}
+
+void World::runPosted() {
+  std::deque<sm_task*> tasks;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    tasks.swap(posted_);
+  }
+  for (sm_task* task : tasks) task->run(task);
 }
 
 bool World::completeOne() {

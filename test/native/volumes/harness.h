@@ -118,6 +118,7 @@ class World {
   void submit(MemoryDevice& device, sm_request* request);
   void complete(size_t index);
   void runWaiters();
+  void runPosted();    // a call comes after what was posted before it
   bool completeOne();  // false: there is none, or all are held
   void change(MemoryDevice& device, uint64_t offset, Bytes data, bool durable);
   int32_t io(sm_device* device, uint8_t op, uint64_t offset, void* data, uint64_t length);

@@ -74,7 +74,7 @@ TEST_CASE("crc32c is the one of RFC 3720") {
 }
 
 TEST_CASE("a superblock that is not right is refused by name") {
-  for (const sm_volume_ops* ops : {&extentOps, &stripeOps}) {
+  for (const sm_volume_ops* ops : {&extentOps, &logOps, &stripeOps}) {
     const std::vector<Bytes> good = makeVolume(ops), other = makeVolume(ops);
     CHECK(tryOpen(ops, good).status == 0);
     std::vector<Bytes> images = good;
@@ -133,14 +133,14 @@ TEST_CASE("a device whose blocks have become larger is refused") {
 }
 
 TEST_CASE("the directory: one copy may be lost, not both, and sense is checked") {
-  for (const sm_volume_ops* ops : {&extentOps, &stripeOps}) {
+  for (const sm_volume_ops* ops : {&extentOps, &logOps, &stripeOps}) {
     const std::vector<Bytes> good = makeVolume(ops);
     for (uint64_t copy : {0, 1}) {
       std::vector<Bytes> images = good;
       images[0][kDirectoryAt + copy * kDirectoryBytes + 100] ^= 0xff;
       // The first copy is the newer one, and the last disk has extents: they show that the older copy is not enough.
       const Opened older = tryOpen(ops, images);
-      CHECK(older.status == (ops == &extentOps && copy == 0 ? -EBADMSG : 0));
+      CHECK(older.status == (ops != &stripeOps && copy == 0 ? -EBADMSG : 0));
       if (older.status) CHECK_MESSAGE(says(older, "of disk 2 is in use"), older.message);
       images[0][kDirectoryAt + (1 - copy) * kDirectoryBytes + 10] ^= 0xff;
       const Opened opened = tryOpen(ops, images);
@@ -216,7 +216,7 @@ TEST_CASE("a device with room for the metadata alone is part of a volume") {
 
 TEST_CASE("random damage to metadata never crashes, and never goes unnoticed where it matters") {
   Random random(4);
-  for (const sm_volume_ops* ops : {&extentOps, &stripeOps}) {
+  for (const sm_volume_ops* ops : {&extentOps, &logOps, &stripeOps}) {
     const std::vector<Bytes> good = makeVolume(ops);
     for (int i = 0; i < 150; ++i) {
       std::vector<Bytes> images = good;
@@ -268,13 +268,13 @@ TEST_CASE("devices that do not suit are refused before anything is written") {
     CHECK(world.memory(0).counts[SM_OP_WRITE] == 0);
   }
   World world({1, {{300 << 10}, {1 << 20}}});
-  for (const sm_volume_ops* ops : {&extentOps, &stripeOps})
+  for (const sm_volume_ops* ops : {&extentOps, &logOps, &stripeOps})
     CHECK(ops->format(world.services(), world.devices().data(), 2, nullptr, 0, &error) == -ENOSPC);
   CHECK(world.memory(0).counts[SM_OP_WRITE] + world.memory(1).counts[SM_OP_WRITE] == 0);
 }
 
 TEST_CASE("format that is cut off leaves no volume, or a whole one") {
-  for (const sm_volume_ops* ops : {&extentOps, &stripeOps}) {
+  for (const sm_volume_ops* ops : {&extentOps, &logOps, &stripeOps}) {
     const std::vector<Bytes> before = makeVolume(ops);
     std::vector<std::vector<Bytes>> captures;
     WorldOptions options;

@@ -1,6 +1,7 @@
-#include "extent_commit.h"
+#include "commit.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace sm {
 namespace {
@@ -10,11 +11,11 @@ constexpr uint32_t kNoSlot = UINT32_MAX;
 }  // namespace
 
 Commit::Commit(const sm_services* services, const std::vector<sm_device*>& devices, uint64_t maxTransfer,
-               ExtentTable& table, Durability& durability, CommitOwner& owner)
+               CommitSource& source, Durability& durability, CommitOwner& owner)
     : services_(services),
       devices_(devices),
-      maxTransfer_(maxTransfer),
-      table_(table),
+      longest_(std::min(kLongest, maxTransfer)),
+      source_(source),
       durability_(durability),
       owner_(owner) {}
 
@@ -39,15 +40,22 @@ void Commit::begin() {
   waiters_.append(nextWaiters_);
   control_ = nextControl_;
   nextControl_ = nullptr;
-  table_.begin();
-  haveRun_ = table_.nextRun(std::min(kLongest, maxTransfer_), &run_);
-  phase_ = Phase::kFlushFirst;
-  nextDevice_ = 0;
+  source_.begin();
   status_ = 0;
+  enter(0);
+}
+
+void Commit::enter(uint32_t stage) {
+  phase_ = Phase::kWrite;
+  stage_ = stage;
+  more_ = true;
+  wrote_ = false;
 }
 
 void Commit::end() {
-  table_.end(status_ == 0);
+  if (haveRun_) unusedSlots_ |= 1u << runSlot_;
+  haveRun_ = false;
+  source_.end(status_ == 0);
   const int32_t status = status_;
   RequestQueue waiters;
   waiters.append(waiters_);
@@ -68,11 +76,13 @@ void Commit::pump() {
     }
     if (pending_) break;
     if (status_ == 0) status_ = durability_.failure();
-    if (status_ || phase_ == Phase::kFlushLast || (phase_ == Phase::kFlushFirst && !haveRun_)) {
+    if (status_ || (phase_ == Phase::kWrite && stage_ > 0 && !wrote_)) {
       end();
-    } else {
-      phase_ = phase_ == Phase::kFlushFirst ? Phase::kWrite : Phase::kFlushLast;
+    } else if (phase_ == Phase::kWrite) {
+      phase_ = Phase::kFlush;
       nextDevice_ = 0;
+    } else {
+      enter(stage_ + 1);
     }
   }
   pumping_ = false;
@@ -90,17 +100,24 @@ bool Commit::issueFlushes() {
 }
 
 bool Commit::issueWrites() {
-  while (haveRun_ && unusedIov_ && !status_) {
-    const auto slot = static_cast<uint32_t>(std::countr_zero(unusedIov_));
-    sm_request* write = child(SM_OP_WRITE, run_.offset, run_.length, slot);
+  while ((haveRun_ || (more_ && unusedSlots_)) && !status_) {
+    if (!haveRun_) {
+      runSlot_ = static_cast<uint32_t>(std::countr_zero(unusedSlots_));
+      const CommitSource::Next next = source_.next(stage_, runSlot_, longest_, &run_);
+      if (next == CommitSource::Next::kAgain) enter(0);
+      if (next == CommitSource::Next::kNone) more_ = false;
+      if (next != CommitSource::Next::kRun) continue;
+      haveRun_ = true;
+      unusedSlots_ &= ~(1u << runSlot_);
+    }
+    sm_request* write = child(SM_OP_WRITE, run_.offset, run_.length, runSlot_);
     if (!write) return false;
-    unusedIov_ &= ~(1u << slot);
-    iov_[slot] = {run_.data, run_.length};
-    write->iov = &iov_[slot];
+    haveRun_ = false;
+    wrote_ = true;
+    iov_[runSlot_] = {run_.data, run_.length};
+    write->iov = &iov_[runSlot_];
     write->iov_count = 1;
-    sm_device* device = run_.device;
-    haveRun_ = table_.nextRun(std::min(kLongest, maxTransfer_), &run_);
-    sm_device_submit(device, write);
+    sm_device_submit(run_.device, write);
   }
   return true;
 }
@@ -121,7 +138,7 @@ void Commit::onDone(sm_request* child, void* context, uint64_t slot) {
   if (child->status && !commit->status_) commit->status_ = child->status;
   if (child->status && slot == kNoSlot) commit->durability_.lose(child->status);
   commit->services_->release(commit->services_, child);
-  if (slot != kNoSlot) commit->unusedIov_ |= 1u << slot;
+  if (slot != kNoSlot) commit->unusedSlots_ |= 1u << slot;
   --commit->pending_;
   commit->pump();
 }
