@@ -32,6 +32,8 @@ struct VolumeKind {
 
 // Every volume that there is here, in every way that is told apart; one that is not built is skipped, and that is said.
 std::vector<VolumeKind> volumeKinds();
+// One of them: for two blocks that are written its cleaner moves one, whether there is need or not.
+VolumeKind cleaningLog();
 
 enum class Medium : uint8_t { kUring, kPosix, kRecording, kLoop };
 const char* nameOf(Medium medium);

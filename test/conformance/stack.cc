@@ -4,9 +4,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <thread>
 
 namespace conformance {
 
@@ -153,6 +155,7 @@ void Stack::detach() {
 }
 
 void Stack::checkLedger() {
+  rest();
   for (size_t i = 0; i < devices_.size(); ++i) {
     const DeviceKey device = map_->findDevice(devices_[i]->name);
     Tally all;
@@ -167,6 +170,17 @@ void Stack::checkLedger() {
     complain("the ledger of d" + std::to_string(i) + " has " + std::to_string(all.operations) + " operations and " +
              std::to_string(all.bytes) + " bytes; below it were " + std::to_string(below.operations) + " and " +
              std::to_string(below.bytes));
+  }
+}
+
+void Stack::rest() {
+  uint64_t before = UINT64_MAX;
+  for (int still = 0; still < 5;) {
+    uint64_t now = 0;
+    for (const auto& counters : counters_) now += sumOf(*counters).operations;
+    still = now == before ? still + 1 : 0;
+    before = now;
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
 }
 

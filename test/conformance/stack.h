@@ -33,11 +33,14 @@ class Stack {
   bool attach(bool witnessed = true);
   // Rule 7: all is stale afterwards.
   void detach();
-  // Rule 8: the ledger's sums are what was counted below while the probe was attached. The volume has to be at rest.
+  // Rule 8: the ledger's sums are what was counted below while the probe was attached.
   void checkLedger();
   // From now on some of what the devices are asked fails, in whole or in part; or no more.
   void beginFaults(uint64_t seed);
   void endFaults();
+
+  // Waits until the volume does nothing on its own any more.
+  void rest();
 
   const std::vector<sm::VirtualDisk*>& disks() const { return disks_; }
   sm::DiskKey key(size_t disk) const;

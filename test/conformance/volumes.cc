@@ -29,12 +29,20 @@ VolumeKind fixture(const std::string& name, const std::string& file, Options for
 
 }  // namespace
 
+VolumeKind cleaningLog() {
+  // Where it was written there is no knowing, until it is read.
+  constexpr Foretold kMoved{kSome, kSome, kSome};
+  return {"log, cleaning", "log", 2, {{"segmentSize", "64K"}, {"clean", "50"}}, kMoved, kCloned};
+}
+
 std::vector<VolumeKind> volumeKinds() {
   std::vector<VolumeKind> kinds;
   for (const char* issue : {"clone", "fresh"}) {
     kinds.push_back(shipped("extent", issue, {{"extentSize", "16K"}}));
     kinds.push_back(shipped("stripe", issue, {{"chunkSize", "8K"}}));
+    kinds.push_back(shipped("log", issue, {{"segmentSize", "64K"}}));
   }
+  kinds.push_back(cleaningLog());
   kinds.push_back(fixture("permuting clone", "permuting", {{"issue", "clone"}}, kCloned, kCloned));
   kinds.push_back(fixture("permuting fresh", "permuting", {}, kFresh, kFresh));
   kinds.push_back(fixture("copying", "copying", {}, kCopiedClones, kCopiedClones));
