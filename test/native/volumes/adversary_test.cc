@@ -47,8 +47,9 @@ void forEachAdversary(Run run) {
     SharedObject object(pathOf(adversary.name));
     CHECK(std::string(object.ops()->type) == adversary.name);
     for (const Options& options : adversary.options) {
-      CAPTURE(adversary.name);
-      for (const auto& [key, value] : options) INFO(key << "=" << value);
+      std::string with;
+      for (const auto& [key, value] : options) with.append(" ").append(key).append("=").append(value);
+      INFO(adversary.name << with);
       run(adversaryScenario(object, options, ++seed));
     }
   }
