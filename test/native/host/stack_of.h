@@ -57,19 +57,23 @@ inline sm_device* openNull(Host& host, const std::string& name, uint64_t bytes) 
   return device;
 }
 
-// A kind of volume, and how many devices it takes.
+// A kind of volume, how many devices it takes, and how many operations at each depth it is tried with.
 struct VolumeKind {
   std::string type;
   size_t devices;
+  uint64_t operations = 1500;
 };
 
 inline std::vector<VolumeKind> volumeKinds() {
   std::vector<VolumeKind> kinds{{"extent", 1}, {"extent", 2}, {"log", 1}, {"log", 2}, {"stripe", 2}};
-  const std::string permuting = SM_FIXTURES "/permuting.so";
-  if (access(permuting.c_str(), R_OK) == 0) {
-    kinds.push_back({permuting, 2});
-  } else {
-    MESSAGE("skipped for volume permuting: " << permuting << " is not built");
+  for (const char* name :
+       {"permuting", "copying", "anonymizing", "encrypting", "deferring", "mirroring", "dedup", "journalling", "rmw"}) {
+    const std::string path = std::string(SM_FIXTURES "/") + name + ".so";
+    if (access(path.c_str(), R_OK) == 0) {
+      kinds.push_back({path, 2, std::string(name) == "permuting" ? 1500u : 400u});
+    } else {
+      MESSAGE("skipped for volume " << name << ": " << path << " is not built");
+    }
   }
   return kinds;
 }

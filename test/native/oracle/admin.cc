@@ -153,6 +153,7 @@ sm_request* World::clone(const sm_request* parent, uint64_t from, uint64_t lengt
   }
   child.iov = pooled->segments.empty() ? nullptr : pooled->segments.data();
   child.iov_count = static_cast<uint32_t>(pooled->segments.size());
+  for (auto& watch : watches_) watch->truth.allocated(&child);
   return &child;
 }
 
@@ -209,7 +210,11 @@ void World::fillServices() {
   table.clone = [](const sm_services* self, const sm_request* parent, uint64_t from, uint64_t length) {
     return of(self).clone(parent, from, length);
   };
-  table.fresh = [](const sm_services* self) { return &of(self).pooled()->request; };
+  table.fresh = [](const sm_services* self) {
+    sm_request* child = &of(self).pooled()->request;
+    for (auto& watch : of(self).watches_) watch->truth.allocated(child);
+    return child;
+  };
   table.wait = [](const sm_services* self, sm_task* task) { of(self).waiters_.push_back(task); };
   table.release = [](const sm_services* self, sm_request* child) { of(self).release(child); };
   table.io = [](const sm_services* self, sm_device* device, uint8_t op, uint64_t offset, void* data, uint64_t length) {
