@@ -195,7 +195,7 @@ class World {
   }
 }
 
-describe.each(['extent', 'stripe'])('%s', (type) => {
+describe.each(['extent', 'log', 'stripe'])('%s', (type) => {
   test.each(['clone', 'fresh'])('by %s: whatever is done, the map claims what is so', async (issue) => {
     let mapped = 0;
     const property = fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 30 }), async (steps) => {
