@@ -1,8 +1,11 @@
 // Physical devices.
 import * as check from './arguments.js';
+import { reorder } from './chain.js';
 import { wrongType } from './errors.js';
 import { Handle } from './handle.js';
+import type { Interposer } from './interposer.js';
 import { type DeviceFacts, type DeviceHandle, type HostHandle, native } from './native.js';
+import type { Probe } from './probe.js';
 
 /**
  * `uring`: io_uring, past the page cache where possible; `posix`: a pool of threads; `null`: a size and no data;
@@ -83,6 +86,20 @@ class Device extends Handle {
     this.readOnly = facts.readOnly;
     this.discard = facts.discard;
     this.journal = facts.journal || undefined;
+  }
+
+  /** The types of the interposers in its dispatch table, `probe` among them, top first. */
+  get interposers(): string[] {
+    return this.closed ? [] : native.deviceInterposers(this.#handle);
+  }
+
+  /**
+   * Brings its interposers into this order, top first, with I/O in flight: each of them, once. Requests that are under
+   * way finish in the order in which they began. `ERR_STRATAMAP_ORDER` where they are not those that are in.
+   */
+  async reorder(order: readonly (Interposer | Probe)[]): Promise<void> {
+    this.use();
+    return reorder(this.#handle, order);
   }
 
   protected override get rank(): number {

@@ -13,6 +13,24 @@ export type {
 export type { Disk, IoOptions, WriteOptions } from './disk.js';
 export { AbortError, type ErrorDetails, type StratamapCode, StratamapError } from './errors.js';
 export { type Host, type HostOptions, openHost } from './host.js';
+export type {
+  CountersOf,
+  CountOptions,
+  DelayCounters,
+  DelayOptions,
+  FaultCounters,
+  FaultOptions,
+  FaultRule,
+  Interposer,
+  InterposerOptions,
+  InterposerType,
+  LimitCounters,
+  LimitOptions,
+  LimitRates,
+  OperationCounters,
+  OptionsOf,
+  RequestMatch,
+} from './interposer.js';
 export { attachLoop, type LoopDevice, type LoopOptions } from './loop.js';
 export {
   type AddressMap,

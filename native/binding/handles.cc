@@ -47,6 +47,7 @@ std::vector<std::string> HostBox::notes() const {
 }
 
 void HostBox::shutDown() {
+  endPolicies();
   while (!guests.empty()) {
     Guest* guest = *guests.begin();
     guests.erase(guests.begin());
@@ -56,13 +57,27 @@ void HostBox::shutDown() {
   if (host) closeUnderLock();
 }
 
+void HostBox::endPolicies() {
+  std::lock_guard lock(interposing);
+  ending = true;
+  for (PolicyBox* box : std::exchange(policies, {})) box->policy->detach(kDetachTimeout);
+}
+
 Failure HostBox::closeUnderLock() {
+  endPolicies();
   for (Probe* probe : probes) probe->detach(kDetachTimeout);
   probes.clear();
   Failure failure = host->close();
   host.reset();
   return failure;
 }
+
+PolicyBox::~PolicyBox() {
+  std::lock_guard lock(host->interposing);
+  detach(kDetachTimeout);
+}
+
+int PolicyBox::detach(uint64_t timeout) { return std::erase(host->policies, this) == 0 ? 0 : policy->detach(timeout); }
 
 void DiskBox::end() {
   if (--pending > 0 || !whenIdle) return;

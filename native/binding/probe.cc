@@ -204,6 +204,12 @@ Napi::Value associations(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
+std::shared_ptr<Probe> probeOf(napi_env env, napi_value value, const HostBox** host) {
+  const auto& box = unwrap<ProbeBox>(env, value);
+  *host = box->host.get();
+  return {box, box->probe.get()};
+}
+
 void addProbe(Napi::Object exports) {
   addFunction<attachProbe>(exports, "attachProbe");
   addFunction<detachProbe>(exports, "detachProbe");

@@ -145,6 +145,13 @@ std::vector<Interposer*> DispatchChain::interposers() const {
   return interposers_;
 }
 
+std::vector<const char*> DispatchChain::names() const {
+  std::lock_guard lock(mutex_);
+  std::vector<const char*> names;
+  for (const Interposer* each : interposers_) names.push_back(each->name());
+  return names;
+}
+
 size_t DispatchChain::generations() const {
   std::lock_guard lock(mutex_);
   return generations_.size();

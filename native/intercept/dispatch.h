@@ -62,6 +62,7 @@ class DispatchChain {
   // Brings those that are in into this order, top first, by one exchange. -EINVAL: it is not a permutation of them.
   int order(const sm_stack* stack, std::span<Interposer* const> order);
   std::vector<Interposer*> interposers() const;  // top first
+  std::vector<const char*> names() const;
 
   // For an interposer that passes a request on later than in its submit: keeps the way down from `next` as it is until
   // letGo, which it calls after it has passed the request on.

@@ -1,8 +1,9 @@
 // A policy: one function on any number of devices. On each it has an interposer of its own, so that it can be taken out
 // of one device alone; what they have in common is the subclass's.
 //
-// Thread contract: from any thread that is not an I/O thread, one at a time (the owner serialises). A Policy must be
-// detached before it is destroyed; what a request in flight may still reach is never freed.
+// Thread contract: addDevice, removeDevice and detach from any thread that is not an I/O thread, one at a time (the
+// owner serialises); on and the subclasses' counters from any such thread at any time. A Policy must be detached before
+// it is destroyed; what a request in flight may still reach is never freed.
 #pragma once
 
 #include <stratamap/device.h>
@@ -10,6 +11,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "intercept/dispatch.h"
@@ -40,11 +42,15 @@ class Policy {
     sm_device* device;
     std::unique_ptr<Interposer> interposer;
   };
+  // For the owner, who alone changes it.
   const std::vector<Point>& points() const { return points_; }
+  // Requests inside, on all devices.
+  uint64_t inside() const;
 
  private:
   const sm_stack* const stack_;
-  std::vector<Point> points_;
+  mutable std::mutex mutex_;   // never held while anything is waited for
+  std::vector<Point> points_;  // changed under it
 };
 
 }  // namespace sm
