@@ -24,7 +24,7 @@ void verifyOn(const std::vector<std::string>& paths, const std::string& driver, 
     for (size_t i = 0; i < kind.devices; ++i) {
       devices.push_back(test::openDevice(*host, "d" + std::to_string(i), paths[i], driver));
     }
-    REQUIRE_OK(host->formatVolume(kind.type, devices, {}, true));
+    REQUIRE_OK(host->formatVolume(kind.type, devices, kind.options, true));
     Volume* volume = nullptr;
     REQUIRE_OK(host->openVolume("v0", kind.type, devices, {}, &volume));
     CHECK(volume->name() == "v0");

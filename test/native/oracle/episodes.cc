@@ -52,7 +52,8 @@ Episode exactEpisode(uint64_t seed) {
   WorldOptions& o = episode.options;
   const auto names = volumeNames();
   const char* only = std::getenv("SM_VOLUME");
-  episode.volume = only ? only : names[seed % names.size()];
+  const bool known = only && std::find(names.begin(), names.end(), only) != names.end();
+  episode.volume = known ? only : names[seed % names.size()];
   o.seed = seed;
   o.volume = [name = episode.volume](World& world) { return makeVolume(name, world); };
   o.depth = static_cast<size_t>(pick(1, 2, 3, 6));
