@@ -1,5 +1,6 @@
 #include "binding/handles.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "binding/environment.h"
@@ -57,6 +58,11 @@ void HostBox::shutDown() {
   if (host) closeUnderLock();
 }
 
+bool HostBox::hasPolicies() {
+  std::unique_lock lock(interposing, std::try_to_lock);  // whoever has it is putting one in, or waits for one to leave
+  return !lock || !policies.empty();
+}
+
 void HostBox::endPolicies() {
   std::lock_guard lock(interposing);
   ending = true;
@@ -84,7 +90,16 @@ void DiskBox::end() {
   std::exchange(whenIdle, nullptr)();
 }
 
+bool Environment::hasPolicies() const {
+  return std::any_of(hosts.begin(), hosts.end(), [](HostBox* host) { return host->hasPolicies(); });
+}
+
+void Environment::endPolicies() {
+  for (HostBox* host : hosts) host->endPolicies();
+}
+
 void Environment::shutDown() {
+  vigil.stop();
   for (HostBox* host : hosts) {
     host->shutDown();
     host->orphan();

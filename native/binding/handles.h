@@ -49,6 +49,7 @@ class HostBox : public std::enable_shared_from_this<HostBox> {
   Failure closeUnderLock();  // of these, what a job may do: `busy` is held, guests have ended
   // Takes all policies out, and lets no more in: what they hold back goes on.
   void endPolicies();
+  bool hasPolicies();
   // The environment ends: nothing is left of it to tell.
   void orphan() { environment_ = nullptr; }
 

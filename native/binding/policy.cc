@@ -9,6 +9,7 @@
 
 #include "binding/addon.h"
 #include "binding/arguments.h"
+#include "binding/environment.h"
 #include "binding/errors.h"
 #include "binding/handles.h"
 #include "binding/job.h"
@@ -157,6 +158,7 @@ Napi::Value interpose(const Napi::CallbackInfo& info) {
     asked->probe = probeOf(env, info[5], &asked->probeHost);
     asked->disk = {textOf(info[6]), textOf(info[7])};
   }
+  Environment::of(env).vigil.begin();
   return startJob(
       env, host, [box, asked] { return putIn(*box, *asked); }, [box](Napi::Env env) { return wrap(env, box); });
 }

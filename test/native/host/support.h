@@ -138,7 +138,7 @@ struct TempFolder {
     rmdir(path.c_str());
   }
   std::string file(const std::string& name, uint64_t bytes) {
-    const std::string file = path + "/" + name;
+    std::string file = path + "/" + name;
     std::unique_ptr<FILE, int (*)(FILE*)> opened(fopen(file.c_str(), "wb"), fclose);
     if (!opened || ftruncate(fileno(opened.get()), static_cast<off_t>(bytes)) != 0) std::abort();
     files.push_back(file);

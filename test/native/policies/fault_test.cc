@@ -80,8 +80,8 @@ TEST_CASE("rules: the first that strikes decides; by operation, range, every so 
     chance.probability = 0.25;
     Fault fault(rig.host->stack(), seed, {chance});
     rig.add(fault);
-    std::vector<bool> failed;
-    for (int i = 0; i < 400; ++i) failed.push_back(write(0) != 0);
+    std::vector<bool> failed(400);
+    for (size_t i = 0; i < failed.size(); ++i) failed[i] = write(0) != 0;
     CHECK(fault.detach(10 * kSecond) == 0);
     const auto count = static_cast<uint64_t>(std::count(failed.begin(), failed.end(), true));
     CHECK(fault.counters()[0].operations == count);
