@@ -116,7 +116,9 @@ Napi::Value reorderDevice(const Napi::CallbackInfo& info) {
     const Napi::Value handle = handles.Get(i);
     if (flagOf(probes.Get(i))) {
       const HostBox* host;
-      members.push_back([probe = probeOf(info.Env(), handle, &host)](sm_device* device) { return probe->on(device); });
+      members.push_back([probe = probeOf(info.Env(), handle, &host)](sm_device* device) {
+        return probe ? probe->on(device) : nullptr;
+      });
     } else {
       members.push_back(
           [policy = unwrap<PolicyBox>(info.Env(), handle)](sm_device* device) { return policy->policy->on(device); });

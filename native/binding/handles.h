@@ -98,7 +98,7 @@ struct PolicyBox {
   std::unique_ptr<Policy> policy;
 };
 
-// The probe behind a handle, which it keeps, and its host.
+// The probe behind a handle, null once it is detached, and its host.
 std::shared_ptr<Probe> probeOf(napi_env env, napi_value value, const HostBox** host);
 
 struct DeviceBox {

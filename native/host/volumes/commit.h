@@ -24,13 +24,11 @@ class CommitSource {
     kNone,   // nothing more in this stage
     kAgain,  // nothing in this stage, and all begins again with the first one
   };
+  virtual ~CommitSource() = default;
   virtual void begin() = 0;
   // `longest`: bytes. `slot` is below kCommitWrites, and no other write in flight has it.
   virtual Next next(uint32_t stage, uint32_t slot, uint64_t longest, Run* out) = 0;
   virtual void end(bool durable) = 0;
-
- protected:
-  ~CommitSource() = default;
 };
 constexpr uint32_t kCommitWrites = 16;  // in flight at once
 

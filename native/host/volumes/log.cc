@@ -34,7 +34,7 @@ struct Volume {
   Durability durability;
   Directory directory;
   LogMap map;
-  std::unique_ptr<Journal> journal;
+  std::unique_ptr<LogJournal> journal;
   std::unique_ptr<LogIo> io;
   std::vector<std::unique_ptr<LogDisk>> disks;  // one for each record of the directory
 
@@ -135,7 +135,7 @@ int32_t format(const sm_services* services, sm_device* const* devices, uint32_t 
     superblock.words[kIssue] = issue;
     superblock.words[kClean] = clean;
     if (int32_t status = Directory::format(services, devices[0], superblock.uuid, error)) return status;
-    if (int32_t status = Journal::format(services, devices[0], layout, superblock.uuid, error)) return status;
+    if (int32_t status = LogJournal::format(services, devices[0], layout, superblock.uuid, error)) return status;
     return superblockWrite(services, devices, superblock, error);
   });
 }
@@ -223,6 +223,13 @@ int32_t open(const sm_services* services, sm_device* const* devices, uint32_t co
       return report(error, -EBADMSG,
                     "the superblock of device '%s' is whole but makes no sense (segments of %llu bytes)",
                     devices[0]->name, Long(segmentBytes));
+    uint32_t blockSize = 512;
+    for (uint32_t i = 0; i < count; ++i) blockSize = std::max(blockSize, devices[i]->block_size);
+    if (blockSize != first.blockSize)
+      return report(error, -EINVAL,
+                    "the devices have blocks of %u bytes, the volume places blocks of %u, as they had when it was "
+                    "formatted: attach them with that block size",
+                    blockSize, first.blockSize);
     const OptionSpec specs[] = {{"segmentSize", OptionSpec::kSize, nullptr, 0, 0,
                                  "it is fixed when the volume is formatted: leave it out here"},
                                 {"seed", OptionSpec::kNumber, &seed},
@@ -235,7 +242,7 @@ int32_t open(const sm_services* services, sm_device* const* devices, uint32_t co
     if (!volume->map.init(devices, volume->layout))
       return report(error, -ENOMEM, "no memory for the map of a volume of %llu blocks",
                     Long(volume->layout.segments * volume->layout.segmentBlocks()));
-    volume->journal = std::make_unique<Journal>(volume->map, devices[0], volume->layout, first.uuid);
+    volume->journal = std::make_unique<LogJournal>(volume->map, devices[0], volume->layout, first.uuid);
     volume->io = std::make_unique<LogIo>(services, devices, count, static_cast<Issue>(issue), clean, volume->layout,
                                          volume->map, *volume->journal, volume->durability);
     for (const DiskRecord& record : volume->directory.disks()) {

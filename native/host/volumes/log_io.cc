@@ -7,7 +7,7 @@
 namespace sm {
 
 LogIo::LogIo(const sm_services* services, sm_device* const* devices, uint32_t deviceCount, Issue issue, uint64_t clean,
-             const LogLayout& layout, LogMap& map, Journal& journal, Durability& durability)
+             const LogLayout& layout, LogMap& map, LogJournal& journal, Durability& durability)
     : Flow(services, devices, deviceCount, issue, durability),
       map_(map),
       segments_(map.segments()),

@@ -22,7 +22,7 @@ class LogIo final : public Flow, private CommitOwner, private CleanerOwner {
  public:
   // `clean`: percent of the blocks written that the cleaner moves without need.
   LogIo(const sm_services* services, sm_device* const* devices, uint32_t deviceCount, Issue issue, uint64_t clean,
-        const LogLayout& layout, LogMap& map, Journal& journal, Durability& durability);
+        const LogLayout& layout, LogMap& map, LogJournal& journal, Durability& durability);
 
   Commit& commit() { return commit_; }
   Cleaner& cleaner() { return cleaner_; }
@@ -70,7 +70,7 @@ class LogIo final : public Flow, private CommitOwner, private CleanerOwner {
 
   LogMap& map_;
   Segments& segments_;
-  Journal& journal_;
+  LogJournal& journal_;
   const uint64_t blockSize_;
   const uint32_t blockShift_;
   const uint64_t usable_;        // blocks that may live

@@ -4,7 +4,7 @@
 
 namespace sm {
 
-Journal::Journal(LogMap& map, sm_device* device, const LogLayout& layout, const uint8_t uuid[16])
+LogJournal::LogJournal(LogMap& map, sm_device* device, const LogLayout& layout, const uint8_t uuid[16])
     : map_(map),
       device_(device),
       areaAt_{layout.areaAt(0), layout.areaAt(1)},
@@ -14,7 +14,7 @@ Journal::Journal(LogMap& map, sm_device* device, const LogLayout& layout, const 
   memcpy(uuid_, uuid, sizeof uuid_);
 }
 
-void Journal::begin() {
+void LogJournal::begin() {
   map_.segments().begin();
   const bool whole = wholeNext_ || nextPage_ >= areaPages_;
   wholeNext_ = false;
@@ -27,7 +27,7 @@ void Journal::begin() {
   exhausted_ = overflow_ = sealed_ = retired_ = false;
 }
 
-void Journal::beginWhole() {
+void LogJournal::beginWhole() {
   whole_ = true;
   ++generation_;
   map_.dropChanged();
@@ -36,7 +36,7 @@ void Journal::beginWhole() {
   exhausted_ = overflow_ = erased_ = sealed_ = retired_ = false;
 }
 
-CommitSource::Next Journal::next(uint32_t stage, uint32_t slot, uint64_t longest, Run* out) {
+CommitSource::Next LogJournal::next(uint32_t stage, uint32_t slot, uint64_t longest, Run* out) {
   switch (stage) {
     case 0:
       if (whole_ && stale_) return nextErasure(1 - area_, slot, &erased_, out);
@@ -65,7 +65,7 @@ CommitSource::Next Journal::next(uint32_t stage, uint32_t slot, uint64_t longest
   }
 }
 
-CommitSource::Next Journal::nextErasure(uint32_t area, uint32_t slot, bool* done, Run* out) {
+CommitSource::Next LogJournal::nextErasure(uint32_t area, uint32_t slot, bool* done, Run* out) {
   if (*done) return Next::kNone;
   *done = true;
   memset(slotPages(slot), 0, kPage);
@@ -73,7 +73,7 @@ CommitSource::Next Journal::nextErasure(uint32_t area, uint32_t slot, bool* done
   return Next::kRun;
 }
 
-CommitSource::Next Journal::nextPages(uint32_t slot, uint64_t longest, Run* out) {
+CommitSource::Next LogJournal::nextPages(uint32_t slot, uint64_t longest, Run* out) {
   const uint64_t most = std::clamp<uint64_t>(longest / kPage, 1, kSlotPages);
   const uint32_t first = number_;
   while (number_ - first < most && !exhausted_ && !overflow_) {
@@ -90,7 +90,7 @@ CommitSource::Next Journal::nextPages(uint32_t slot, uint64_t longest, Run* out)
 
 // Goes on with the page until it is full, nothing is left, or so many blocks were passed over that others must have
 // their turn: then the page goes as it is, and the write is the pause.
-Journal::Fill Journal::fill() {
+LogJournal::Fill LogJournal::fill() {
   for (uint32_t budget = kBudget; budget > 0; --budget) {
     if (slot_ >= map_.slots()) return Fill::kExhausted;
     LogDisk* disk = map_.at(slot_);
@@ -108,7 +108,7 @@ Journal::Fill Journal::fill() {
   return Fill::kPause;
 }
 
-bool Journal::append(uint32_t disk, uint32_t block, uint32_t place) {
+bool LogJournal::append(uint32_t disk, uint32_t block, uint32_t place) {
   if (page_.count) {
     LogRecord& before = page_.records[page_.count - 1];
     const bool follows = before.place ? before.place + before.count == place : place == 0;
@@ -122,7 +122,7 @@ bool Journal::append(uint32_t disk, uint32_t block, uint32_t place) {
   return true;
 }
 
-void Journal::finishPage(bool last, LogPage* to) {
+void LogJournal::finishPage(bool last, LogPage* to) {
   page_.magic = kLogMagic;
   page_.generation = generation_;
   memcpy(page_.uuid, uuid_, sizeof page_.uuid);
@@ -135,7 +135,7 @@ void Journal::finishPage(bool last, LogPage* to) {
   page_.count = 0;
 }
 
-void Journal::end(bool durable) {
+void LogJournal::end(bool durable) {
   map_.segments().end(durable);
   unsaved_ = !durable;
   if (!durable) {

@@ -19,9 +19,9 @@
 
 namespace sm {
 
-class Journal final : public CommitSource {
+class LogJournal final : public CommitSource {
  public:
-  Journal(LogMap& map, sm_device* device, const LogLayout& layout, const uint8_t uuid[16]);
+  LogJournal(LogMap& map, sm_device* device, const LogLayout& layout, const uint8_t uuid[16]);
 
   // Writes an empty one.
   static int32_t format(const sm_services* services, sm_device* device, const LogLayout& layout, const uint8_t uuid[16],

@@ -6,14 +6,14 @@
 
 namespace sm {
 
-struct Journal::Scan {
+struct LogJournal::Scan {
   uint64_t generation = 0;  // 0: the area begins with no whole page
   uint32_t pages = 0;       // of whole batches
   bool damaged = false;     // a page is not whole, though a batch that was written later is
 };
 
-int32_t Journal::format(const sm_services* services, sm_device* device, const LogLayout& layout, const uint8_t uuid[16],
-                        sm_error* error) {
+int32_t LogJournal::format(const sm_services* services, sm_device* device, const LogLayout& layout,
+                           const uint8_t uuid[16], sm_error* error) {
   const PageMemory memory = allocatePages(kPage);
   if (!memory) return report(error, -ENOMEM, "no memory for the volume's map");
   if (int32_t status = mediumIo(services, device, SM_OP_WRITE, layout.areaAt(1), memory.get(), kPage, error))
@@ -28,14 +28,14 @@ int32_t Journal::format(const sm_services* services, sm_device* device, const Lo
   return mediumIo(services, device, SM_OP_WRITE, layout.areaAt(0), memory.get(), kPage, error);
 }
 
-bool Journal::whole(const LogPage& page, uint32_t area, uint32_t number, uint64_t generation) const {
+bool LogJournal::whole(const LogPage& page, uint32_t area, uint32_t number, uint64_t generation) const {
   return page.magic == kLogMagic && page.generation == generation && generation > 0 && page.number == number &&
          page.area == area && page.count <= kRecordsPerPage && page.last <= 1 &&
          !memcmp(page.uuid, uuid_, sizeof uuid_) && page.crc == logChecksum(page);
 }
 
 // Until the first page that is not whole, and a little further.
-int32_t Journal::scan(const sm_services* services, uint32_t area, LogPage* pages, Scan* out, sm_error* error) const {
+int32_t LogJournal::scan(const sm_services* services, uint32_t area, LogPage* pages, Scan* out, sm_error* error) const {
   bool ended = false;
   uint32_t endsAt = areaPages_;
   for (uint32_t from = 0; from < endsAt; from += kPiece) {
@@ -63,8 +63,8 @@ int32_t Journal::scan(const sm_services* services, uint32_t area, LogPage* pages
   return 0;
 }
 
-int32_t Journal::load(const sm_services* services, const std::function<int32_t(const LogRecord&)>& each,
-                      sm_error* error) {
+int32_t LogJournal::load(const sm_services* services, const std::function<int32_t(const LogRecord&)>& each,
+                         sm_error* error) {
   const PageMemory memory = allocatePages(kPiece * kPage);
   if (!memory) return report(error, -ENOMEM, "no memory for the volume's map");
   auto* pages = reinterpret_cast<LogPage*>(memory.get());

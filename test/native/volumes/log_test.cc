@@ -2,6 +2,7 @@
 // is written to the segments beyond what guests wrote.
 #include <map>
 
+#include "bare.h"
 #include "scenario.h"
 #include "volumes/log_page.h"
 #include "volumes/log_segments.h"
@@ -400,6 +401,95 @@ TEST_CASE("metadata that is whole but makes no sense is refused") {
   image.page(2).records[0].place = image.page(1).records[0].place;
   image.page(2).crc = logChecksum(image.page(2));
   CHECK(image.open() == -EBADMSG);
+}
+
+TEST_CASE("a volume is not opened for requests smaller than its blocks") {
+  WorldOptions options{1, {{900 << 10, 4096}, {600 << 10, 4096}}};
+  LogRig rig({}, options);
+  rig.model.close();
+  const std::vector<Bytes> media = {rig.world.memory(0).now, rig.world.memory(1).now};
+  for (DeviceShape& shape : options.devices) shape.blockSize = 512;
+  World world(options, &media);
+  void* volume = nullptr;
+  sm_error error{};
+  CHECK(logOps.open(world.services(), world.devices().data(), 2, nullptr, 0, &volume, &error) == -EINVAL);
+  CHECK(std::string(error.message).find("places blocks of 4096") != std::string::npos);
+}
+
+TEST_CASE("a full volume takes overwrites also after crashes, one after the other, in the midst of cleaning") {
+  Scenario scenario;
+  scenario.ops = &logOps;
+  scenario.world.devices = {{700 << 10}, {500 << 10}};
+  scenario.formatOptions = {{"segmentSize", "16K"}};
+  uint32_t crashes = 0;
+  for (uint64_t seed = 1; seed <= (std::getenv("SM_NIGHTLY") ? 200 : 8); ++seed) {
+    scenario.world.seed = seed;
+    const uint64_t bytes[] = {700 << 10, 500 << 10};
+    const uint64_t size = logLayout(bytes, 2, 512, kSegment).usable() * 512;
+    ModelState state;
+    std::vector<Bytes> images;
+    for (int generation = 0; generation < 6; ++generation) {
+      World world(scenario.world, generation ? &images : nullptr);
+      if (generation == 0) formatVolume(world, &logOps, scenario.formatOptions);
+      Model model(world, &logOps, 512);
+      if (generation == 0) {
+        model.open();
+        REQUIRE(model.create(size));
+      } else {
+        model.recover(std::move(state));
+      }
+      ModelDisk& disk = model.state.disks[0];
+      for (uint64_t at = 0; generation == 0 && at < size; at += 8192) {
+        model.submit(disk, SM_OP_WRITE, 0, at, 8192);
+        model.drain();
+      }
+      model.mix = {.write = 100, .zeroes = 0, .discard = 0, .flush = 0, .fua = 5, .control = 0, .largest = 8192};
+      const uint64_t steps = 200 + below(world.random(), 300);
+      model.run(static_cast<uint32_t>(steps));
+      images = world.crash();
+      state = model.state;
+      ++crashes;
+      model.verify();
+      CHECK(model.failed == 0);
+      model.close();
+    }
+  }
+  CHECK(crashes >= 48);
+}
+
+TEST_CASE("where no segment is free, the cleaner goes on in the one that it was writing to") {
+  std::vector<Bytes> media;
+  uint64_t size;
+  {
+    LogRig rig;
+    size = rig.usable();
+    REQUIRE(rig.model.create(size));
+    rig.model.close();
+    media = {rig.world.memory(0).now, rig.world.memory(1).now};
+    // Something lives in every segment, mostly at its end: few blocks in the first one, and in the second one the
+    // beginning of it, as if those had been moved there from the first.
+    auto* page = reinterpret_cast<LogPage*>(&media[0][rig.layout.areaAt(0)]);
+    REQUIRE(page->last == 1);
+    const uint32_t blocks = rig.layout.segmentBlocks();
+    uint32_t block = 0;
+    for (uint32_t i = 0; i < rig.layout.segments; ++i) {
+      const uint32_t live = i == 0 ? 8 : i == 1 ? 12 : blocks / 2;
+      const uint32_t place = i * blocks + (i == 1 ? 0 : blocks - live);
+      page->records[page->count++] = {1, block, live, place + 1};
+      block += live;
+    }
+    REQUIRE(block * 512 <= size);
+    page->crc = logChecksum(*page);
+  }
+  World world({1, {{900 << 10}, {600 << 10}}}, &media);
+  Bare bare(world, &logOps);
+  REQUIRE_MESSAGE(bare.open() == 0, bare.error.message);
+  void* disk = nullptr;
+  uint64_t bytes = 0;
+  REQUIRE(logOps.disk_open(bare.volume, "vm-1", "disk-1", &disk, &bytes, &bare.error) == 0);
+  for (int round = 0; round < 3; ++round)
+    for (uint64_t at = 0; at + 4096 <= size; at += 4096) REQUIRE(bare.io(disk, SM_OP_WRITE, 0, at, 4096) == 0);
+  CHECK(bare.close() == 0);
 }
 
 TEST_CASE("a volume of a segment size that does not suit is refused") {
