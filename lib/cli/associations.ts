@@ -30,10 +30,17 @@ function carriers(): string {
   return table.toString();
 }
 
-const share = ({ bytes, mapped }: Recall) =>
-  mapped === bytes ? '1' : mapped === 0 ? '0' : (mapped / bytes).toFixed(2);
+const share = ({ bytes, mapped }: Recall) => mapped / bytes;
+/** Never rounded to 0 or 1. */
+const shown = (value: number) =>
+  value === 0 || value === 1 ? `${value}` : Math.min(0.99, Math.max(0.01, value)).toFixed(2);
 
-/** Recall of writes / of reads, for each volume and association; where correlations differ, for each of them. */
+function range(values: number[]): string {
+  const [least, most] = [shown(Math.min(...values)), shown(Math.max(...values))];
+  return least === most ? least : `${least}–${most}`;
+}
+
+/** Recall of writes / of reads, for each volume and association, over the correlations. */
 export function recallRows(cells: Capability[]): { names: Association[]; rows: string[][] } {
   const names = [...new Set(cells.map(({ association }) => association))];
   const volumes = [...new Set(cells.map(({ volume }) => volume))];
@@ -41,9 +48,7 @@ export function recallRows(cells: Capability[]): { names: Association[]; rows: s
     volume,
     ...names.map((name) => {
       const here = cells.filter((cell) => cell.volume === volume && cell.association === name);
-      const shown = here.map(({ writes, reads }) => `${share(writes)} / ${share(reads)}`);
-      if (new Set(shown).size === 1) return shown[0]!;
-      return here.map(({ correlation }, index) => `${correlation} ${shown[index]}`).join(', ');
+      return `${range(here.map(({ writes }) => share(writes)))} / ${range(here.map(({ reads }) => share(reads)))}`;
     }),
   ]);
   return { names, rows };

@@ -7,6 +7,7 @@
 #include "volumes/crc32c.h"
 #include "volumes/directory.h"
 #include "volumes/extent_table.h"
+#include "volumes/log_page.h"
 #include "volumes/superblock.h"
 
 namespace sm::fuzz {
@@ -47,13 +48,31 @@ void sealTable(Bytes& image, const Superblock& first) {
   }
 }
 
+void sealPages(Bytes& image) {
+  for (uint64_t at = kTypeAt; at + kPage <= image.size(); at += kPage) {
+    LogPage page = get<LogPage>(image, at);
+    if (page.magic != kLogMagic) continue;
+    page.crc = logChecksum(page);
+    put(image, at, page);
+  }
+}
+
+// What makes each type as small as it can be.
+struct Shape {
+  const char* type;
+  sm_option smallest;
+};
+constexpr Shape kShapes[] = {
+    {"extent", {"extentSize", "4K"}}, {"stripe", {"chunkSize", "4K"}}, {"log", {"segmentSize", "16K"}}};
+
 std::vector<Bytes> make(const sm_volume_ops* ops) {
   test::World world({.seed = 1, .devices = std::vector<test::DeviceShape>(kDevices, {.bytes = kDeviceBytes})});
   sm_error error{};
-  const std::string type = ops->type;
-  const sm_option option{type == "stripe" ? "chunkSize" : "extentSize", "4K"};
-  const uint32_t options = type == "stripe" || type == "extent";
-  SM_MUST(ops->format(world.services(), world.devices().data(), kDevices, &option, options, &error) == 0);
+  const auto shape = std::find_if(std::begin(kShapes), std::end(kShapes),
+                                  [&](const Shape& each) { return !std::strcmp(each.type, ops->type); });
+  const bool known = shape != std::end(kShapes);
+  SM_MUST(ops->format(world.services(), world.devices().data(), kDevices, known ? &shape->smallest : nullptr, known,
+                      &error) == 0);
   void* volume = nullptr;
   SM_MUST(ops->open(world.services(), world.devices().data(), kDevices, nullptr, 0, &volume, &error) == 0);
   for (const char* name : {"a", "b", "c"}) {
@@ -84,7 +103,11 @@ std::vector<Bytes> make(const sm_volume_ops* ops) {
   for (Bytes& image : images) std::fill_n(image.begin() + offsetof(Superblock, uuid), 16, uint8_t{0x5a});
   for (uint64_t copy : {0, 1})
     std::fill_n(images[0].begin() + kDirectoryAt + copy * kDirectoryBytes + kUuidAt, 16, 0x5a);
-  seal(images, kSuperblocks | kDirectory | (type == "extent" ? kTables : 0));
+  for (uint64_t at = kTypeAt; at + kPage <= images[0].size(); at += kPage) {
+    if (get<uint64_t>(images[0], at) != kLogMagic) continue;
+    std::fill_n(images[0].begin() + static_cast<ptrdiff_t>(at + offsetof(LogPage, uuid)), 16, 0x5a);
+  }
+  seal(images, kSuperblocks | kDirectory | kTables);
   return images;
 }
 
@@ -128,8 +151,11 @@ void seal(std::vector<Bytes>& images, uint8_t what) {
   }
   if (what & kDirectory)
     for (uint64_t copy : {0, 1}) sealDirectory(images[0], kDirectoryAt + copy * kDirectoryBytes);
-  if (what & kTables)
-    for (Bytes& image : images) sealTable(image, get<Superblock>(images[0], 0));
+  if (!(what & kTables)) return;
+  const auto first = get<Superblock>(images[0], 0);
+  if (!std::strncmp(first.type, "log", sizeof first.type)) return sealPages(images[0]);
+  if (std::strncmp(first.type, "extent", sizeof first.type) != 0) return;
+  for (Bytes& image : images) sealTable(image, first);
 }
 
 bool isOwn(const sm_volume_ops* ops, const std::vector<Bytes>& images) {

@@ -9,7 +9,7 @@ namespace sm::fuzz {
 
 using test::Bytes;
 
-constexpr uint64_t kDeviceBytes = 416 << 10;  // the metadata, and a few extents or chunks
+constexpr uint64_t kDeviceBytes = 512 << 10;  // the metadata, and a few extents, chunks or segments
 constexpr size_t kDevices = 2;
 
 // A volume of the type, with three disks that hold something. Made once; the same in every process.
