@@ -167,13 +167,12 @@ TEST_CASE("detach returns when the last request that the filter saw has complete
   AwaitedIo io;
   io.submit(*fixture.disk, SM_OP_FLUSH, 0, nullptr, 0);
   SUBCASE("in time") {
+    while (fixture.disk->inFlight() == 0) std::this_thread::yield();
     std::thread releaser([&] {
-      while (fixture.disk->inFlight() == 0) std::this_thread::yield();
       onThread(fixture.thread, [&] {
         for (sm_request* request : fixture.volume.held) sm_request_complete(request, 0);
       });
     });
-    while (fixture.disk->inFlight() == 0) std::this_thread::yield();
     CHECK(fixture.disk->detachFilter(&filter, 60 * kSecond) == 0);
     CHECK(log == Log{"+f", "-f"});
     releaser.join();
