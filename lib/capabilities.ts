@@ -13,6 +13,8 @@ export interface Recall {
   expected: 'all' | 'whole' | 'some' | 'none';
   bytes: number;
   mapped: number;
+  /** Of `mapped`, flagged: the volume read it, perhaps to move it. */
+  moving: number;
   /** Of `bytes`, by requests smaller than 4 KiB. */
   small: number;
 }

@@ -40,6 +40,12 @@ function range(values: number[]): string {
   return least === most ? least : `${least}–${most}`;
 }
 
+/** What is `moving` is told apart. */
+function recall(of: Recall[]): string {
+  const moving = of.map((each) => each.moving / each.bytes);
+  return range(of.map(share)) + (moving.some((value) => value > 0) ? ` (${range(moving)} moving)` : '');
+}
+
 /** Recall of writes / of reads, for each volume and association, over the correlations. */
 export function recallRows(cells: Capability[]): { names: Association[]; rows: string[][] } {
   const names = [...new Set(cells.map(({ association }) => association))];
@@ -48,7 +54,7 @@ export function recallRows(cells: Capability[]): { names: Association[]; rows: s
     volume,
     ...names.map((name) => {
       const here = cells.filter((cell) => cell.volume === volume && cell.association === name);
-      return `${range(here.map(({ writes }) => share(writes)))} / ${range(here.map(({ reads }) => share(reads)))}`;
+      return `${recall(here.map(({ writes }) => writes))} / ${recall(here.map(({ reads }) => reads))}`;
     }),
   ]);
   return { names, rows };

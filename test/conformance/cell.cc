@@ -13,16 +13,22 @@ constexpr uint64_t kRounds = 4;
 void add(Share* sum, const Share& share) {
   sum->of += share.of;
   sum->mapped += share.mapped;
-  sum->flagged += share.flagged;
+  sum->moving += share.moving;
   sum->small += share.small;
   sum->smallMapped += share.smallMapped;
+  sum->fewPlaces += share.fewPlaces;
 }
 
-void judge(Stack& stack, const char* what, const Share& share, Recall recall) {
+void judge(Stack& stack, const char* what, const Share& share, Recall recall, const VolumeKind& volume) {
   uint64_t foretold = 0;
   switch (recall) {
-    case Recall::kSome:
-      return;
+    case Recall::kSome: {
+      const double ratio = static_cast<double>(share.mapped) / static_cast<double>(share.of);
+      if (ratio >= volume.least && ratio <= volume.most) return;
+      return stack.complain(std::string("of what was ") + what + " a share of " + std::to_string(ratio) +
+                            " is mapped; foretold were " + std::to_string(volume.least) + " to " +
+                            std::to_string(volume.most));
+    }
     case Recall::kNone:
       break;
     case Recall::kAll:
@@ -54,12 +60,16 @@ Outcome run(const Cell& cell) {
   }
   load.each(0, {{0, 0}}, SM_OP_FLUSH);
   for (uint32_t disk = 0; disk < kDisks; ++disk) add(&outcome.writes, shareOf(stack, disk, tiles[disk]));
-  judge(stack, "written", outcome.writes, cell.volume.writes.of(cell.association));
+  judge(stack, "written", outcome.writes, cell.volume.writes.of(cell.association), cell.volume);
+  if (outcome.writes.fewPlaces > 0 && cell.volume.writes.of(cell.association) == Recall::kAll) {
+    stack.complain(std::to_string(outcome.writes.fewPlaces) + " bytes have fewer places than the volume gives them");
+  }
   const sm::Ledger ledger = stack.map().ledger();
   for (int i = 0; i < sm::kUnmappedReasons; ++i) {
     if (ledger.unmapped[i].bytes > 0) outcome.unmapped.push_back({sm::kUnmappedNames[i], ledger.unmapped[i].bytes});
   }
   compareMap(stack);
+  stack.checkLedger();
   stack.detach();
 
   // What reads teach, with nothing known before.
@@ -68,7 +78,7 @@ Outcome run(const Cell& cell) {
     load.each(disk, tiles[disk], SM_OP_READ);
     add(&outcome.reads, shareOf(stack, disk, tiles[disk]));
   }
-  judge(stack, "read", outcome.reads, cell.volume.reads.of(cell.association));
+  judge(stack, "read", outcome.reads, cell.volume.reads.of(cell.association), cell.volume);
   compareMap(stack);
 
   // Whatever comes; in the last rounds devices fail, too.
@@ -82,7 +92,14 @@ Outcome run(const Cell& cell) {
     outcome.failures += load.failures() - before;
     compareMap(stack);
     // What overlapped is certain again when it has been read.
-    for (uint32_t disk = 0; disk < kDisks; ++disk) load.each(disk, tiles[disk], SM_OP_READ);
+    Share again;
+    for (uint32_t disk = 0; disk < kDisks; ++disk) {
+      load.each(disk, tiles[disk], SM_OP_READ);
+      add(&again, shareOf(stack, disk, tiles[disk]));
+    }
+    if (cell.volume.placesAll && cell.association != "content") {
+      judge(stack, "read again", again, cell.volume.reads.of(cell.association), cell.volume);
+    }
     compareMap(stack);
   }
   stack.checkLedger();

@@ -28,6 +28,12 @@ struct VolumeKind {
   size_t devices;
   Options format;
   Foretold writes, reads;
+  // Between which shares kSome is.
+  double least = 0, most = 1;
+  // Every block has a place, whatever was done to it, and a read goes there with the request's own memory: so after
+  // anything at all what is read is known. By content alone not what several blocks have.
+  bool placesAll = false;
+  size_t places = 1;  // of each block
 };
 
 // Every volume that there is here, in every way that is told apart; one that is not built is skipped, and that is said.
@@ -47,8 +53,9 @@ struct Cell {
 };
 
 struct Share {
-  uint64_t of = 0, mapped = 0, flagged = 0;  // bytes: written or read; mapped; of those with a flag
-  uint64_t small = 0, smallMapped = 0;       // of them: by requests smaller than 4 KiB
+  uint64_t of = 0, mapped = 0, moving = 0;  // bytes: written or read; mapped; of those with that flag
+  uint64_t small = 0, smallMapped = 0;      // of them: by requests smaller than 4 KiB
+  uint64_t fewPlaces = 0;                   // of them: mapped to fewer places than the volume gives each block
 };
 
 struct Outcome {

@@ -48,7 +48,7 @@ TEST_CASE("what a cleaner moves is flagged until a guest's next I/O") {
         Load load(stack, cell.depth, cell.seed);
         REQUIRE(stack.attach());
         load.each(kKept, requests, SM_OP_WRITE);
-        for (int round = 0; round < 6; ++round) load.each(kBusy, load.tiles(), SM_OP_WRITE);
+        for (int round = 0; round < 10; ++round) load.each(kBusy, load.tiles(), SM_OP_WRITE);
         load.each(kBusy, {{0, 0}}, SM_OP_FLUSH);
         stack.rest();
         compareMap(stack);
@@ -74,7 +74,7 @@ TEST_CASE("what a cleaner moves is flagged until a guest's next I/O") {
           stale += before[i].state == sm::State::kStale;
           unknown += before[i].state == sm::State::kUnknown;
         }
-        CHECK(moved * 5 >= kBlocks);
+        CHECK(moved * 5 >= 2 * kBlocks);  // of all that lives: the busy disk's as well
         CHECK(notFlagged == 0);
         CHECK(notFound == 0);
         MESSAGE(association << "/" << correlation << ": of " << kBlocks << " live blocks " << moved << " were moved: "

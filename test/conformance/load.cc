@@ -1,6 +1,9 @@
 #include "load.h"
 
 #include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
 namespace conformance {
@@ -9,7 +12,8 @@ using oracle::kBlock;
 
 namespace {
 constexpr uint64_t kPage = 4096;
-}
+constexpr std::chrono::minutes kPatience(5);
+}  // namespace
 
 Load::Load(Stack& stack, uint32_t depth, uint64_t seed)
     : stack_(stack), random_(seed), memory_((depth + 1) * kLongest + kPage) {
@@ -54,6 +58,13 @@ void Load::fill(std::byte* data, uint32_t disk, Span span, bool plain) {
   }
 }
 
+// A request that is lost is the end: its memory is the host's for good.
+void Load::await(std::unique_lock<std::mutex>& lock) {
+  if (changed_.wait_for(lock, kPatience, [this] { return !done_.empty(); })) return;
+  std::fprintf(stderr, "%zu requests do not come back\n", ios_.size() - free_.size());
+  std::abort();
+}
+
 Load::Io& Load::take() {
   std::unique_lock lock(mutex_);
   while (true) {
@@ -62,7 +73,7 @@ Load::Io& Load::take() {
       free_.push_back(done_.front());
     }
     if (!free_.empty()) break;
-    changed_.wait(lock);
+    await(lock);
   }
   Io* io = free_.back();
   free_.pop_back();
@@ -77,7 +88,7 @@ void Load::awaitAll() {
       free_.push_back(done_.front());
     }
     if (free_.size() == ios_.size()) return;
-    changed_.wait(lock);
+    await(lock);
   }
 }
 

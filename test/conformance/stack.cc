@@ -7,15 +7,17 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <thread>
+
+#include "intercept/deadline.h"
 
 namespace conformance {
 
 using namespace sm;
 
 namespace {
-constexpr uint64_t kTimeout = 20'000'000'000;  // ns
+constexpr uint64_t kTimeout = 60'000'000'000;  // ns
+constexpr std::chrono::milliseconds kPause(2);
 
 Tally sumOf(const Counters& counters) {
   Tally sum;
@@ -68,13 +70,8 @@ bool Stack::failed(const Failure& failure, const char* what) {
 bool Stack::openDevice(const Cell& cell, size_t index) {
   DeviceOptions options;
   options.name = "d" + std::to_string(index);
-  options.path = folder_ + "/" + options.name;
-  const int file = ::open(options.path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600);
-  if (file < 0 || ftruncate(file, static_cast<off_t>(kDeviceBytes)) != 0) {
-    complain("no file for a device: " + options.path);
-    return false;
-  }
-  close(file);
+  options.path = folder_.file(options.name, kDeviceBytes);
+  if (cell.medium == Medium::kRecording) folder_.files.push_back(options.path + ".journal");
   options.driver = cell.medium == Medium::kLoop ? "uring" : nameOf(cell.medium);
   options.direct = cell.medium == Medium::kPosix || cell.medium == Medium::kLoop;  // else blocks of 512 bytes
   if (cell.medium == Medium::kLoop) {
@@ -96,13 +93,6 @@ bool Stack::openDevice(const Cell& cell, size_t index) {
 }
 
 void Stack::openAll(const Cell& cell) {
-  const char* temporary = std::getenv("TMPDIR");
-  std::string name = std::string(access("/dev/shm", W_OK) == 0 ? "/dev/shm"
-                                 : temporary                   ? temporary
-                                                               : "/tmp") +
-                     "/stratamap-cell-XXXXXX";
-  if (!mkdtemp(name.data())) return complain("no folder for the devices");
-  folder_ = name;
   if (failed(Host::open({.requests = 4096, .bufferBytes = 8 << 20}, &host_), "openHost")) return;
   for (size_t i = 0; i < cell.volume.devices; ++i) {
     if (!openDevice(cell, i)) return;
@@ -127,6 +117,7 @@ bool Stack::attach(bool witnessed) {
     complain(why);
     return false;
   }
+  rest();  // what the volume does on its own would be seen in part
   int status = 0;
   for (VirtualDisk* disk : disks_) status = status ? status : probe_->addDisk(disk->contract());
   for (sm_device* device : devices_) status = status ? status : probe_->addDevice(device);
@@ -138,7 +129,13 @@ bool Stack::attach(bool witnessed) {
   before_.clear();
   for (const auto& counters : counters_) before_.push_back(sumOf(*counters));
   probe_->begin();
-  return status == 0 && probe_->learning();
+  if (status != 0) return false;
+  for (const Deadline deadline(kTimeout); !probe_->learning(); std::this_thread::sleep_for(kPause)) {
+    if (!deadline.over()) continue;
+    complain("the probe does not begin to learn");
+    return false;
+  }
+  return true;
 }
 
 void Stack::detach() {
@@ -174,13 +171,22 @@ void Stack::checkLedger() {
 }
 
 void Stack::rest() {
+  constexpr int kStill = 5;  // looks in a row, each after the I/O thread has had a turn
+  const Deadline deadline(kTimeout);
   uint64_t before = UINT64_MAX;
-  for (int still = 0; still < 5;) {
-    uint64_t now = 0;
-    for (const auto& counters : counters_) now += sumOf(*counters).operations;
-    still = now == before ? still + 1 : 0;
-    before = now;
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  for (int still = 0; still < kStill; std::this_thread::sleep_for(kPause)) {
+    host_->stack()->everywhere(
+        host_->stack(), [](void*) {}, nullptr, deadline.left());
+    uint64_t begun = 0, ended = 0;
+    for (const auto& counters : counters_) {
+      for (const OpCounters& each : counters->counters()) {
+        begun += each.operations;
+        ended += each.succeeded + each.failed + each.unseen;
+      }
+    }
+    still = begun == ended && begun == before ? still + 1 : 0;
+    before = begun;
+    if (deadline.over()) return complain("the volume does not come to rest");
   }
 }
 
@@ -245,7 +251,6 @@ Stack::~Stack() {
     std::string why;
     if (loopDetach(&loop, &why) != 0) complain(why);
   }
-  if (!folder_.empty()) std::filesystem::remove_all(folder_);
 }
 
 }  // namespace conformance

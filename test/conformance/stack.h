@@ -11,6 +11,7 @@
 #include "cell.h"
 #include "host/host.h"
 #include "intercept/probe.h"
+#include "native/host/support.h"
 #include "oracle/content.h"
 #include "policies/counters.h"
 #include "policies/fault.h"
@@ -49,6 +50,7 @@ class Stack {
   // `length` bytes of a device, read outside the stack.
   const std::byte* read(sm::DeviceKey device, uint64_t offset, uint64_t length);
   uint64_t blockSize() const { return blockSize_; }
+  size_t places() const { return cell_.volume.places; }
   void complain(const std::string& what);
   Outcome& outcome() { return *outcome_; }
 
@@ -64,7 +66,7 @@ class Stack {
   const Cell& cell_;
   Outcome* outcome_;
   bool open_ = false;
-  std::string folder_;
+  sm::test::TempFolder folder_{sm::test::memoryFolder()};
   std::vector<sm::LoopDevice> loops_;
   std::vector<int> files_;  // for reading outside the stack, by device
   std::unique_ptr<std::byte, FreeMemory> memory_;

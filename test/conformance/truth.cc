@@ -39,6 +39,8 @@ void compareExtent(Stack& stack, uint32_t disk, const VirtualExtent& extent, Pla
     if (const oracle::Bytes* acknowledged = stack.content().acknowledged(unit)) {
       outcome.compared += kBlock;
       if (*acknowledged != found) wrong("the device holds other bytes");
+    } else {
+      wrong("nothing is certain of what it holds");
     }
     if (const auto signer = oracle::signerOf(found)) {
       outcome.owners += kBlock;
@@ -89,7 +91,8 @@ Share shareOf(const Stack& stack, uint32_t disk, const std::vector<Span>& spans)
       if (extent.state != State::kMapped) continue;
       share.mapped += extent.length;
       if (small) share.smallMapped += extent.length;
-      if (extent.moving) share.flagged += extent.length;
+      if (extent.moving) share.moving += extent.length;
+      if (extent.places.size() < stack.places()) share.fewPlaces += extent.length;
     }
   }
   return share;

@@ -127,6 +127,12 @@ inline WorkloadResult runWorkload(VirtualDisk& disk, const WorkloadOptions& opti
   return running.wait();
 }
 
+// Where files are to be in memory, where that can be.
+inline const char* memoryFolder() {
+  if (const char* given = std::getenv("SM_MEMORY")) return given;
+  return access("/dev/shm", W_OK) == 0 ? "/dev/shm" : std::getenv("TMPDIR");
+}
+
 struct TempFolder {
   TempFolder() : TempFolder(std::getenv("TMPDIR")) {}
   explicit TempFolder(const char* base) {

@@ -72,8 +72,8 @@ const sm_volume_ops* fixtureVolume(const std::string& name) {
   if (isNew) {
     void* library = dlopen((SM_FIXTURES "/" + name + ".so").c_str(), RTLD_NOW | RTLD_LOCAL);
     auto entry = library ? reinterpret_cast<sm_volume_entry_fn>(dlsym(library, SM_VOLUME_ENTRY)) : nullptr;
-    if (!entry) std::printf("SKIP: %s\n", dlerror());
-    found->second = entry ? entry() : nullptr;
+    REQUIRE_MESSAGE(entry, dlerror());
+    found->second = entry();
   }
   return found->second;
 }

@@ -101,7 +101,6 @@ Episode contractEpisode(uint64_t seed) {
                                    [&](const char* name) { return only && std::string(name) == only; });
   episode.volume = wanted != std::end(kNames) ? *wanted : kNames[(seed + seed / std::size(kNames)) % std::size(kNames)];
   const bool shipped = episode.volume == "extent" || episode.volume == "log" || episode.volume == "stripe";
-  if (!shipped && !fixtureVolume(episode.volume)) episode.volume = "extent";
   const uint64_t round = seed / std::size(kNames);
   const char* issue = round % 4 == 0 ? "fresh" : "clone";
   o.volume = [name = episode.volume, issue, seed, round](World& world) {

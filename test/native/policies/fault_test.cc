@@ -349,7 +349,7 @@ void fivePercent(const std::string& type, FaultKind kind, bool faultBelowProbe, 
 }  // namespace
 
 TEST_CASE("one in twenty fails: guests see those errors, the map claims what is so, the ledger adds up") {
-  for (const char* type : {"stripe", "extent"}) {
+  for (const char* type : {"stripe", "extent", "log"}) {
     for (FaultKind kind : {FaultKind::kError, FaultKind::kShort, FaultKind::kTorn}) {
       for (bool faultBelowProbe : {true, false}) fivePercent(type, kind, faultBelowProbe);
     }
