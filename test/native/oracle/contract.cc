@@ -72,7 +72,7 @@ const sm_volume_ops* fixtureVolume(const std::string& name) {
   if (isNew) {
     void* library = dlopen((SM_FIXTURES "/" + name + ".so").c_str(), RTLD_NOW | RTLD_LOCAL);
     auto entry = library ? reinterpret_cast<sm_volume_entry_fn>(dlsym(library, SM_VOLUME_ENTRY)) : nullptr;
-    REQUIRE_MESSAGE(entry, dlerror());
+    REQUIRE_MESSAGE(static_cast<bool>(entry), dlerror());
     found->second = entry();
   }
   return found->second;
