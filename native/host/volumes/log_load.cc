@@ -81,6 +81,12 @@ int32_t LogJournal::load(const sm_services* services, const std::function<int32_
                   "format the volume anew",
                   device_->name, static_cast<unsigned long long>(areaAt_[area_]));
   generation_ = std::max(scans[0].generation, scans[1].generation);
+  if (generation_ > kLastGeneration)
+    return report(
+        error, -EBADMSG,
+        "the map of the volume on device '%s' (offset %llu) is whole but makes no sense: it was not written by "
+        "this program; restore the device from a backup, or format the volume anew",
+        device_->name, static_cast<unsigned long long>(areaAt_[area_]));
   nextPage_ = found.pages;
   for (uint32_t from = 0; from < found.pages; from += kPiece) {
     const uint32_t count = std::min(kPiece, found.pages - from);

@@ -12,13 +12,17 @@ namespace {
 
 constexpr uint64_t kSegment = 16 << 10;
 
-uint64_t guestBytes;  // written by guests since the rig was made
+uint64_t guestBytes;              // written by guests since the rig was made
+std::set<uint64_t> guestSerials;  // of their writes
 
 // The volume, counting.
 const sm_volume_ops kCounting = [] {
   sm_volume_ops ops = logOps;
   ops.submit = [](void* volume, void* disk, sm_request* request) {
-    if (request->op == SM_OP_WRITE) guestBytes += request->length;
+    if (request->op == SM_OP_WRITE) {
+      guestBytes += request->length;
+      guestSerials.insert(request->serial);
+    }
     logOps.submit(volume, disk, request);
   };
   return ops;
@@ -36,6 +40,7 @@ struct LogRig {
     for (const DeviceShape& shape : options.devices) bytes.push_back(shape.bytes);
     layout = logLayout(bytes.data(), static_cast<uint32_t>(bytes.size()), 512, kSegment);
     guestBytes = 0;
+    guestSerials.clear();
     world.onSubmit = [this](const MemoryDevice& device, const sm_request& request) { submitted(device, request); };
     world.fail = [this](const MemoryDevice&, const sm_request& request) {
       const int32_t status = failing ? failing(request) : 0;
@@ -381,6 +386,62 @@ TEST_CASE("damaged metadata is no torn end: a batch behind it gives it away") {
   }
 }
 
+TEST_CASE("pages that a generation left which nobody knows of are not the next one's") {
+  LogRig rig;
+  const uint64_t at = rig.layout.areaAt(1);
+  REQUIRE(rig.model.create(300 << 10));
+  for (uint64_t i = 600; i-- > 0;)  // backwards: each block is a record of its own, and all are three pages
+    REQUIRE(Raw(rig, SM_OP_WRITE, i * 512, 512, 7).wait() == 0);
+  Bytes& medium = rig.world.memory(0).now;
+  bool sealed = false;
+  rig.failing = [&](const sm_request& request) {  // an error, but it has landed
+    if (request.op != SM_OP_WRITE || request.device->id != 1 || request.offset <= at ||
+        request.offset >= rig.layout.areaAt(2) || request.length != kPage)
+      return 0;
+    const auto& page = *static_cast<const LogPage*>(request.iov[0].iov_base);
+    if (!page.last) return 0;
+    memcpy(&medium[request.offset], &page, kPage);
+    sealed = true;
+    return -EIO;
+  };
+  CHECK(Raw(rig, SM_OP_FLUSH, 0, 0).wait() == -EIO);
+  REQUIRE(sealed);
+  std::vector<Bytes> media = {medium, rig.world.memory(1).now};
+  memset(&media[0][at], 0, kPage);  // and a crash, when the next attempt has erased the first page
+  rig.failing = nullptr;
+  rig.model.close();
+
+  for (int round = 0; round < 2; ++round) {
+    World world({1, {{900 << 10}, {600 << 10}}}, &media);
+    Bare bare(world, &logOps);
+    REQUIRE_MESSAGE(bare.open() == 0, bare.error.message);
+    void* disk = nullptr;
+    uint64_t bytes = 0;
+    REQUIRE(logOps.disk_open(bare.volume, "vm-1", "disk-1", &disk, &bytes, &bare.error) == 0);
+    if (round == 0) REQUIRE(bare.io(disk, SM_OP_WRITE, 0, 512, 512) == 0);
+    REQUIRE(bare.io(disk, SM_OP_FLUSH) == 0);
+    const uint64_t reads = world.memory(0).counts[SM_OP_READ] + world.memory(1).counts[SM_OP_READ];
+    REQUIRE(bare.io(disk, SM_OP_READ, 0, 1024, bytes - 1024) == 0);
+    CHECK(world.memory(0).counts[SM_OP_READ] + world.memory(1).counts[SM_OP_READ] == reads);  // all zeroes
+    CHECK(bare.close() == 0);
+    media = {world.memory(0).now, world.memory(1).now};
+  }
+}
+
+TEST_CASE("after a flush has failed no metadata is written any more") {
+  LogRig rig;
+  REQUIRE(rig.model.create(64 << 10));
+  REQUIRE(Raw(rig, SM_OP_WRITE, 0, 4096, 7).wait() == 0);
+  rig.failing = [](const sm_request& request) {
+    return request.op == SM_OP_FLUSH && request.device->id == 2 ? -EIO : 0;
+  };
+  CHECK(Raw(rig, SM_OP_FLUSH, 0, 0).wait() == -EIO);
+  const uint64_t writes = rig.world.memory(0).counts[SM_OP_WRITE];
+  sm_error error{};
+  CHECK(logOps.close(rig.model.volume, &error) == -EIO);
+  CHECK(rig.world.memory(0).counts[SM_OP_WRITE] == writes);
+}
+
 TEST_CASE("metadata that is whole but makes no sense is refused") {
   const auto with = [](const std::function<void(LogRecord&)>& change) {
     Image image;
@@ -397,7 +458,13 @@ TEST_CASE("metadata that is whole but makes no sense is refused") {
   CHECK(with([](LogRecord& record) { record.count = UINT32_MAX; }) == -EBADMSG);
   CHECK(with([](LogRecord& record) { record.place = UINT32_MAX; }) == -EBADMSG);
   CHECK(with([](LogRecord& record) { record.first = 0; }) == 0);  // of three writes to one place, the last counts
-  Image image;                                                    // two blocks at one place
+  CHECK([] {
+    Image image;
+    image.page(0).generation = UINT64_MAX;
+    image.page(0).crc = logChecksum(image.page(0));
+    return image.open();
+  }() == -EBADMSG);
+  Image image;  // two blocks at one place
   image.page(2).records[0].place = image.page(1).records[0].place;
   image.page(2).crc = logChecksum(image.page(2));
   CHECK(image.open() == -EBADMSG);
