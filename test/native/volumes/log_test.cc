@@ -323,6 +323,35 @@ TEST_CASE("what the cleaner cannot read or write stays where it is") {
   }
 }
 
+TEST_CASE("a place that can never be written does not stop the cleaner") {
+  LogRig rig;
+  REQUIRE(rig.model.create(rig.usable() / 4096 * 4096));
+  rig.fill(0);
+  rig.model.mayFail = EIO;
+  const sm_device* bad = nullptr;
+  uint64_t at = 0, failed = 0;
+  rig.failing = [&](const sm_request& request) {
+    if (request.op != SM_OP_WRITE || request.offset < rig.layout.areaAt(2) || guestSerials.contains(request.serial))
+      return 0;
+    if (!bad) {
+      bad = request.device;
+      at = request.offset;
+    }
+    if (request.device != bad || at < request.offset || at >= request.offset + request.length) return 0;
+    ++failed;
+    return -EIO;
+  };
+  for (int i = 0; i < 400; ++i) {
+    rig.write(0, below(rig.world.random(), rig.disk(0).bytes / 4096) * 4096, 4096);
+    rig.model.drain();
+  }
+  CHECK(failed > 0);
+  CHECK(rig.model.failed == 0);
+  rig.failing = nullptr;
+  rig.model.verify();
+  rig.model.close();
+}
+
 TEST_CASE("log survives crashes while the cleaner moves and the metadata begins anew all the time") {
   Scenario scenario;
   scenario.ops = &logOps;
