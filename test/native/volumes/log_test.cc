@@ -352,6 +352,34 @@ TEST_CASE("a place that can never be written does not stop the cleaner") {
   rig.model.close();
 }
 
+TEST_CASE("what is discarded under a write that fills no holes gives it no room that others have taken") {
+  LogRig rig;
+  const uint64_t size = rig.usable() / 2 / 4096 * 4096, part = 32 << 10;
+  REQUIRE(rig.model.create(size + part));
+  rig.fill(0);
+  REQUIRE(rig.model.create(rig.usable() - size - part));
+  REQUIRE(rig.model.create(part));
+  rig.fill(1);
+  bool holding = true;
+  rig.world.hold = [&](const sm_request& request) { return holding && request.op == SM_OP_WRITE; };
+  Raw over(rig, SM_OP_WRITE, 0, part, 7);
+  holding = false;
+  const std::set<const sm_request*> held = rig.flying;
+  REQUIRE_FALSE(held.empty());
+  rig.world.hold = [&](const sm_request& request) { return held.contains(&request); };
+  REQUIRE(Raw(rig, SM_OP_DISCARD, 0, part).wait() == 0);
+  rig.write(2, 0, part);
+  rig.model.drain();
+  rig.world.hold = nullptr;
+  CHECK(over.wait() == -ENOSPC);
+  Raw read(rig, SM_OP_READ, 0, part, 9);
+  REQUIRE(read.wait() == 0);
+  CHECK(read.memory == Bytes(part));
+  REQUIRE(Raw(rig, SM_OP_DISCARD, part, part).wait() == 0);
+  CHECK(Raw(rig, SM_OP_WRITE, 0, part, 7).wait() == 0);
+  rig.model.close();
+}
+
 TEST_CASE("log survives crashes while the cleaner moves and the metadata begins anew all the time") {
   Scenario scenario;
   scenario.ops = &logOps;
