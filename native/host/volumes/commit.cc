@@ -70,6 +70,8 @@ void Commit::pump() {
   if (pumping_) return;
   pumping_ = true;
   while (phase_ != Phase::kIdle) {
+    // What a flush lost is not to be written over: it may be all that is left of what is true.
+    if (status_ == 0) status_ = durability_.failure();
     if (status_ == 0 && !issue()) {
       owner_.commitStarved();
       break;

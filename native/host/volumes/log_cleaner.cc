@@ -186,15 +186,27 @@ void Cleaner::endBatch() {
       ++moved_;
     }
     head_.take(segments, count_);
+    passedOver_ = 0;
   }
   Segment& victim = segments[victim_];
-  victim.failed |= status_ != 0;
-  if (status_) failure_ = status_;
+  if (status_) {
+    failure_ = status_;
+    victim.failed |= !passOver();
+  }
   phase_ = Phase::kIdle;
   const bool freed = segments.dropReader(victim);
   if (status_ || held_ || cursor_ == segments.blocks()) return finish();
   later(services_->post);
   if (freed) owner_.cleanerChanged();
+}
+
+// After a failure: where it was a write, and there is a whole segment to go on in, the cleaner goes on behind the
+// places that cannot be written. They are free again when that segment is. False: the victim is to blame.
+bool Cleaner::passOver() {
+  if (phase_ != Phase::kWrite || !owner_.cleanerMayTake(true)) return false;
+  head_.take(map_.segments(), count_);
+  passedOver_ = std::min(passedOver_ + 1, kPatience + 1);
+  return passedOver_ <= kPatience;
 }
 
 void Cleaner::finish() {

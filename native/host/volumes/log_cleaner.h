@@ -57,6 +57,7 @@ class Cleaner {
   enum class Phase { kIdle, kBuffer, kRead, kWrite };
   static constexpr uint32_t kMoves = 256;          // blocks in a batch
   static constexpr uint64_t kLargest = 128 << 10;  // bytes in a batch
+  static constexpr uint32_t kPatience = 16;        // batches that fail one after the other before victims are blamed
   struct Task {
     sm_task task{};  // first: found from it
     Cleaner* cleaner = nullptr;
@@ -74,6 +75,7 @@ class Cleaner {
   bool issue();  // false: starved
   void enter(Phase phase);
   void endBatch();
+  bool passOver();
   void finish();
   void later(void (*when)(const sm_services*, sm_task*));
   static void onDone(sm_request* child, void* cleaner, uint64_t);
@@ -93,6 +95,7 @@ class Cleaner {
   uint32_t next_ = 0;    // of moves_: issued
   uint32_t pending_ = 0;
   int32_t status_ = 0, failure_ = 0;
+  uint32_t passedOver_ = 0;  // batches since the last one that was written
   uint64_t moved_ = 0;
   LogHead head_;
   sm_buffer buffer_{};

@@ -192,12 +192,25 @@ void LogIo::finish(sm_request* request) {
   if (modifies) pump();
 }
 
+// Whether there is still room for what the write makes live: blocks that it was to overwrite may have been discarded
+// since it was let in, and others have filled the room.
+bool LogIo::stillFits(const sm_request* request, const Write& write) const {
+  const uint64_t live = map_.live() + promised_ - write.holes;
+  const auto first = static_cast<uint32_t>(request->offset >> blockShift_);
+  const auto count = static_cast<uint32_t>(request->length >> blockShift_);
+  if (live + count <= usable_) return true;
+  uint32_t holes = 0;
+  for (uint32_t i = 0; i < count; ++i) holes += write.disk->place(first + i) == 0;
+  return holes <= write.holes || live + holes <= usable_;
+}
+
 // Puts what was written into the map, or gives it up.
 void LogIo::endWrite(sm_request* request) {
   RequestState& state = stateOf(request);
   Write& write = *static_cast<Write*>(state.disk);
   LogDisk& disk = *write.disk;
   auto block = static_cast<uint32_t>(request->offset >> blockShift_);
+  if (state.status == 0 && !stillFits(request, write)) state.status = -ENOSPC;
   for (uint32_t at = write.first; at != 0;) {
     const uint32_t place = at - 1;
     const LogMap::Note run = map_.run(place);

@@ -52,6 +52,7 @@ class LogIo final : public Flow, private CommitOwner, private CleanerOwner {
   void addRun(Write& write, uint32_t place, uint32_t count);
   bool stepRead(sm_request* request, LogDisk& disk);
   void finish(sm_request* request) override;
+  bool stillFits(const sm_request* request, const Write& write) const;
   void endWrite(sm_request* request);
   void drainOwn() override;
 

@@ -1,6 +1,7 @@
 #include "log_journal.h"
 
 #include <algorithm>
+#include <random>
 
 namespace sm {
 
@@ -9,7 +10,8 @@ LogJournal::LogJournal(LogMap& map, sm_device* device, const LogLayout& layout, 
       device_(device),
       areaAt_{layout.areaAt(0), layout.areaAt(1)},
       areaPages_(layout.areaPages),
-      buffers_(allocatePages(uint64_t{kCommitWrites} * kSlotPages * kPage)) {
+      buffers_(allocatePages(uint64_t{kCommitWrites} * kSlotPages * kPage)),
+      salt_(std::random_device()() & ((1u << kSaltBits) - 1)) {
   if (!buffers_) throw std::bad_alloc();
   memcpy(uuid_, uuid, sizeof uuid_);
 }
@@ -29,7 +31,7 @@ void LogJournal::begin() {
 
 void LogJournal::beginWhole() {
   whole_ = true;
-  ++generation_;
+  generation_ = ((generation_ >> kSaltBits) + 1) << kSaltBits | salt_;
   map_.dropChanged();
   number_ = slot_ = block_ = 0;
   page_.count = 0;

@@ -44,6 +44,7 @@ class LogJournal final : public CommitSource {
   static constexpr uint32_t kSlotPages = 8;      // in one write
   static constexpr uint32_t kPiece = 64;         // pages that are read at once
   static constexpr uint32_t kBudget = 1u << 20;  // blocks that are passed over without a pause
+  static constexpr uint32_t kSaltBits = 24;
 
   int32_t scan(const sm_services* services, uint32_t area, LogPage* pages, Scan* out, sm_error* error) const;
   bool whole(const LogPage& page, uint32_t area, uint32_t number, uint64_t generation) const;
@@ -65,6 +66,7 @@ class LogJournal final : public CommitSource {
 
   uint32_t area_ = 0;  // which holds the truth
   uint64_t generation_ = 0;
+  const uint64_t salt_;    // in the lower bits of every generation that this one begins
   uint32_t nextPage_ = 0;  // where the next batch begins in it
   bool wholeNext_ = true;
   bool unsaved_ = false;  // the last commit failed

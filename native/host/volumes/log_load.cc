@@ -34,7 +34,8 @@ bool LogJournal::whole(const LogPage& page, uint32_t area, uint32_t number, uint
          !memcmp(page.uuid, uuid_, sizeof uuid_) && page.crc == logChecksum(page);
 }
 
-// Until the first page that is not whole, and a little further.
+// Until the first page that is not whole, and a little further than what is whole behind it: were that the end of a
+// batch, its last page shows that it was no torn one.
 int32_t LogJournal::scan(const sm_services* services, uint32_t area, LogPage* pages, Scan* out, sm_error* error) const {
   bool ended = false;
   uint32_t endsAt = areaPages_;
@@ -51,7 +52,7 @@ int32_t LogJournal::scan(const sm_services* services, uint32_t area, LogPage* pa
         out->generation = 0;
         return 0;
       }
-      if (!isWhole && !ended) {
+      if (isWhole == ended) {
         ended = true;
         endsAt = std::min(areaPages_, from + 2 * kPiece);
       }
@@ -81,6 +82,12 @@ int32_t LogJournal::load(const sm_services* services, const std::function<int32_
                   "format the volume anew",
                   device_->name, static_cast<unsigned long long>(areaAt_[area_]));
   generation_ = std::max(scans[0].generation, scans[1].generation);
+  if (generation_ > kLastGeneration)
+    return report(
+        error, -EBADMSG,
+        "the map of the volume on device '%s' (offset %llu) is whole but makes no sense: it was not written by "
+        "this program; restore the device from a backup, or format the volume anew",
+        device_->name, static_cast<unsigned long long>(areaAt_[area_]));
   nextPage_ = found.pages;
   for (uint32_t from = 0; from < found.pages; from += kPiece) {
     const uint32_t count = std::min(kPiece, found.pages - from);

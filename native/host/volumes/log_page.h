@@ -6,6 +6,10 @@
 // are durable. Where a batch would not fit, the next generation begins in the other area; when its first batch is
 // durable, the first page of the old area is erased.
 //
+// No two generations have the same number, also where the first page of one was erased and nobody knows of it any more:
+// a number is a count, and behind it bits drawn when the volume was opened. Else pages that such a generation left
+// would continue the next one in that area.
+//
 // So after any crash the newest generation that begins with a whole batch is the truth, up to its last whole batch. A
 // page that is torn ends it; one that is damaged shows, as long as a whole batch lies behind it, or there is no other
 // generation: no older one is ever taken for the truth.
@@ -21,6 +25,7 @@ namespace sm {
 
 constexpr uint64_t kLogMagic = 0x4c414e52554f4a4c;  // "LJOURNAL"
 constexpr uint32_t kRecordsPerPage = 252;
+constexpr uint64_t kLastGeneration = UINT64_MAX / 2;  // no volume lives to see it
 
 // As on the medium.
 struct LogRecord {

@@ -1,111 +1,10 @@
 // The log volume by hand: places, space, order, and what the cleaner does. How much that moves shows below: it is what
 // is written to the segments beyond what guests wrote.
-#include <map>
-
 #include "bare.h"
-#include "scenario.h"
-#include "volumes/log_page.h"
-#include "volumes/log_segments.h"
+#include "log_rig.h"
 
 namespace sm::test {
 namespace {
-
-constexpr uint64_t kSegment = 16 << 10;
-
-uint64_t guestBytes;  // written by guests since the rig was made
-
-// The volume, counting.
-const sm_volume_ops kCounting = [] {
-  sm_volume_ops ops = logOps;
-  ops.submit = [](void* volume, void* disk, sm_request* request) {
-    if (request->op == SM_OP_WRITE) guestBytes += request->length;
-    logOps.submit(volume, disk, request);
-  };
-  return ops;
-}();
-
-struct LogRig {
-  LogRig(const LogRig&) = delete;
-  LogRig& operator=(const LogRig&) = delete;
-  explicit LogRig(const Options& format = {}, const WorldOptions& options = {1, {{900 << 10}, {600 << 10}}})
-      : world(options), model(world, &kCounting, 512) {
-    Options all{{"segmentSize", "16K"}};
-    all.insert(all.end(), format.begin(), format.end());
-    formatVolume(world, &logOps, all);
-    std::vector<uint64_t> bytes;
-    for (const DeviceShape& shape : options.devices) bytes.push_back(shape.bytes);
-    layout = logLayout(bytes.data(), static_cast<uint32_t>(bytes.size()), 512, kSegment);
-    guestBytes = 0;
-    world.onSubmit = [this](const MemoryDevice& device, const sm_request& request) { submitted(device, request); };
-    world.fail = [this](const MemoryDevice&, const sm_request& request) {
-      const int32_t status = failing ? failing(request) : 0;
-      flying.erase(&request);
-      return status;
-    };
-    model.open();
-  }
-  // Nothing is written where something is being read or written.
-  void submitted(const MemoryDevice& device, const sm_request& request) {
-    if (request.offset < layout.parts[device.device.id - 1].dataAt || !request.length) return;
-    REQUIRE((request.op == SM_OP_READ || request.op == SM_OP_WRITE));
-    for (const sm_request* other : flying) {
-      if (other->device != &device.device || (other->op == SM_OP_READ && request.op == SM_OP_READ)) continue;
-      const bool apart =
-          other->offset + other->length <= request.offset || request.offset + request.length <= other->offset;
-      REQUIRE(apart);
-    }
-    flying.insert(&request);
-    if (request.op != SM_OP_WRITE) return;
-    segmentBytes += request.length;
-    places.emplace_back(device.device.id, request.offset);
-  }
-  ModelDisk& disk(size_t index) { return model.state.disks[index]; }
-  void write(size_t index, uint64_t offset, uint64_t length, uint32_t flags = 0) {
-    model.submit(disk(index), SM_OP_WRITE, flags, offset, length);
-  }
-  void fill(size_t index) {
-    for (uint64_t at = 0; at < disk(index).bytes; at += 32 << 10)
-      write(index, at, std::min<uint64_t>(32 << 10, disk(index).bytes - at));
-    model.drain();
-  }
-  uint64_t usable() const { return layout.usable() * 512; }
-  uint64_t moved() const { return segmentBytes - guestBytes; }
-
-  World world;
-  Model model;
-  LogLayout layout;
-  std::function<int32_t(const sm_request&)> failing;
-  std::set<const sm_request*> flying;                 // to the segments
-  std::vector<std::pair<uint32_t, uint64_t>> places;  // device and offset of what was written there
-  uint64_t segmentBytes = 0;
-};
-
-// Requests whose order the model does not know.
-struct Raw {
-  Raw(LogRig& rig, uint8_t op, uint64_t offset, uint64_t length, uint8_t byte = 0)
-      : world(rig.world), memory(length, byte), iov{memory.data(), length}, request(rig.world.parent()) {
-    request->op = op;
-    request->offset = offset;
-    request->length = length;
-    request->iov = &iov;
-    request->iov_count = 1;
-    sm_request_push(
-        request, [](sm_request*, void* context, uint64_t) { *static_cast<bool*>(context) = true; }, &done, 0);
-    logOps.submit(rig.model.volume, rig.disk(0).handle, request);
-  }
-  ~Raw() { world.releaseParent(request); }
-  Raw(const Raw&) = delete;
-  Raw& operator=(const Raw&) = delete;
-  int32_t wait() {
-    world.runUntil([this] { return done; });
-    return request->status;
-  }
-  World& world;
-  Bytes memory;
-  iovec iov;
-  sm_request* request;
-  bool done = false;
-};
 
 TEST_CASE("an overwrite goes to a new place, whatever is flushed between") {
   LogRig rig;
@@ -318,6 +217,63 @@ TEST_CASE("what the cleaner cannot read or write stays where it is") {
   }
 }
 
+TEST_CASE("a place that can never be written does not stop the cleaner") {
+  LogRig rig;
+  REQUIRE(rig.model.create(rig.usable() / 4096 * 4096));
+  rig.fill(0);
+  rig.model.mayFail = EIO;
+  const sm_device* bad = nullptr;
+  uint64_t at = 0, failed = 0;
+  rig.failing = [&](const sm_request& request) {
+    if (request.op != SM_OP_WRITE || request.offset < rig.layout.areaAt(2) || guestSerials.contains(request.serial))
+      return 0;
+    if (!bad) {
+      bad = request.device;
+      at = request.offset;
+    }
+    if (request.device != bad || at < request.offset || at >= request.offset + request.length) return 0;
+    ++failed;
+    return -EIO;
+  };
+  for (int i = 0; i < 400; ++i) {
+    rig.write(0, below(rig.world.random(), rig.disk(0).bytes / 4096) * 4096, 4096);
+    rig.model.drain();
+  }
+  CHECK(failed > 0);
+  CHECK(rig.model.failed == 0);
+  rig.failing = nullptr;
+  rig.model.verify();
+  rig.model.close();
+}
+
+TEST_CASE("what is discarded under a write that fills no holes gives it no room that others have taken") {
+  LogRig rig;
+  const uint64_t size = rig.usable() / 2 / 4096 * 4096, part = 32 << 10;
+  REQUIRE(rig.model.create(size + part));
+  rig.fill(0);
+  REQUIRE(rig.model.create(rig.usable() - size - part));
+  REQUIRE(rig.model.create(part));
+  rig.fill(1);
+  bool holding = true;
+  rig.world.hold = [&](const sm_request& request) { return holding && request.op == SM_OP_WRITE; };
+  Raw over(rig, SM_OP_WRITE, 0, part, 7);
+  holding = false;
+  const std::set<const sm_request*> held = rig.flying;
+  REQUIRE_FALSE(held.empty());
+  rig.world.hold = [&](const sm_request& request) { return held.contains(&request); };
+  REQUIRE(Raw(rig, SM_OP_DISCARD, 0, part).wait() == 0);
+  rig.write(2, 0, part);
+  rig.model.drain();
+  rig.world.hold = nullptr;
+  CHECK(over.wait() == -ENOSPC);
+  Raw read(rig, SM_OP_READ, 0, part, 9);
+  REQUIRE(read.wait() == 0);
+  CHECK(read.memory == Bytes(part));
+  REQUIRE(Raw(rig, SM_OP_DISCARD, part, part).wait() == 0);
+  CHECK(Raw(rig, SM_OP_WRITE, 0, part, 7).wait() == 0);
+  rig.model.close();
+}
+
 TEST_CASE("log survives crashes while the cleaner moves and the metadata begins anew all the time") {
   Scenario scenario;
   scenario.ops = &logOps;
@@ -338,69 +294,6 @@ TEST_CASE("log survives crashes while the cleaner moves and the metadata begins 
     scenario.mix.write = 60;
   }
   CHECK(runCrashes(scenario, std::getenv("SM_NIGHTLY") ? 4000 : 150) >= 150);
-}
-
-// A volume whose metadata is three batches: the whole map, and two more.
-struct Image {
-  Image() {
-    LogRig rig;
-    areaAt = rig.layout.areaAt(1);
-    REQUIRE(rig.model.create(64 << 10));
-    for (uint64_t i = 0; i < 3; ++i) {
-      rig.write(0, i * 4096, 4096);
-      rig.model.drain();
-      rig.model.submit(rig.disk(0), SM_OP_FLUSH, 0, 0, 0);
-      rig.model.drain();
-    }
-    rig.model.close();
-    media = {rig.world.memory(0).now, rig.world.memory(1).now};
-  }
-  LogPage& page(uint64_t number) { return reinterpret_cast<LogPage*>(&media[0][areaAt])[number]; }
-  int32_t open(std::string* says = nullptr) {
-    World world({1, {{900 << 10}, {600 << 10}}}, &media);
-    void* volume = nullptr;
-    sm_error error{};
-    const int32_t status = logOps.open(world.services(), world.devices().data(), 2, nullptr, 0, &volume, &error);
-    if (status == 0) CHECK(logOps.close(volume, &error) == 0);
-    if (says) *says = error.message;
-    return status;
-  }
-  uint64_t areaAt;
-  std::vector<Bytes> media;
-};
-
-TEST_CASE("damaged metadata is no torn end: a batch behind it gives it away") {
-  for (uint64_t number : {0, 1, 2, 3}) {
-    Image image;
-    for (uint64_t i = 0; i < 3; ++i) REQUIRE(image.page(i).last == 1);
-    REQUIRE(image.open() == 0);
-    image.page(number).records[0].place ^= 1;
-    std::string says;
-    CHECK(image.open(&says) == (number < 2 ? -EBADMSG : 0));
-    if (number < 2) CHECK(says.find("is damaged") != std::string::npos);
-  }
-}
-
-TEST_CASE("metadata that is whole but makes no sense is refused") {
-  const auto with = [](const std::function<void(LogRecord&)>& change) {
-    Image image;
-    LogPage& page = image.page(2);
-    REQUIRE(page.count == 1);
-    change(page.records[0]);
-    page.crc = logChecksum(page);
-    return image.open();
-  };
-  CHECK(with([](LogRecord&) {}) == 0);
-  CHECK(with([](LogRecord& record) { record.disk = 0; }) == -EBADMSG);
-  CHECK(with([](LogRecord& record) { record.disk = 9; }) == -EBADMSG);
-  CHECK(with([](LogRecord& record) { record.count = 0; }) == -EBADMSG);
-  CHECK(with([](LogRecord& record) { record.count = UINT32_MAX; }) == -EBADMSG);
-  CHECK(with([](LogRecord& record) { record.place = UINT32_MAX; }) == -EBADMSG);
-  CHECK(with([](LogRecord& record) { record.first = 0; }) == 0);  // of three writes to one place, the last counts
-  Image image;                                                    // two blocks at one place
-  image.page(2).records[0].place = image.page(1).records[0].place;
-  image.page(2).crc = logChecksum(image.page(2));
-  CHECK(image.open() == -EBADMSG);
 }
 
 TEST_CASE("a volume is not opened for requests smaller than its blocks") {
