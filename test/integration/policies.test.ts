@@ -134,6 +134,28 @@ describe('a delay of an hour', () => {
     expect(await failureOf(host.interpose({ type: 'count' }))).toMatchObject({ code: 'ERR_STRATAMAP_CLOSED' });
   });
 
+  test('keeps nobody from ending it who waits below another: not the host, not more of them than there are threads', async () => {
+    const { host, disk } = await openStack();
+    const delay = await host.interpose({ type: 'delay', mean: HOUR });
+    const above = await Promise.all([1, 2, 3, 4].map(() => host.interpose({ type: 'count' })));
+    const write = disk.write(0, pattern(4096));
+    await until(() => delay.counters().waiting > 0);
+    const waiting = above.map((count) => count.detach({ timeout: 1e9 }));
+    expect(await delay.detach()).toBe(true);
+    await write;
+    expect(await Promise.all(waiting)).toEqual([true, true, true, true]);
+
+    const again = await host.interpose({ type: 'delay', mean: HOUR });
+    const count = await host.interpose({ type: 'count' });
+    const last = disk.write(0, pattern(4096));
+    await until(() => again.counters().waiting > 0);
+    const counted = count.detach({ timeout: 1e9 });
+    await host.close();
+    await last;
+    expect(await counted).toBe(true);
+    expect(await again.detach()).toBe(true);
+  });
+
   test('is for one range alone, and ends when its device is closed', async () => {
     const host = await testHost();
     const device = await host.openDevice({ name: 'd0', path: tmpFile(8 * MiB) });
