@@ -207,7 +207,13 @@ describe('limit', () => {
     await until(() => limit.counters().waiting === 1);
     for (let i = 0; i < 50; ++i) await other.write(i * 4096, pattern(4096, i));
     expect(limit.counters()).toEqual({ held: 1, waiting: 1, passed: 1, foreign: 50, foreignHeld: 0 });
-    await limit.update({ bytesPerSecond: 1e12 });
+    await limit.update({ bytesPerSecond: 1e12 }); // the other rate and the burst stay
+    await limit.update({});
+    expect(limit.counters().waiting).toBe(1);
+    for (const wrong of [{ iops: -1 }, { iops: 1e-4 }, { bytesPerSecond: Number.NaN }, { burst: -1 }]) {
+      expect(await failureOf(limit.update(wrong))).toMatchObject({ code: 'ERR_OUT_OF_RANGE' });
+    }
+    await limit.update({ iops: null });
     await waiting;
     expect(limit.counters().waiting).toBe(0);
     expect(await limit.detach()).toBe(true);
@@ -245,10 +251,12 @@ test('wrong arguments are refused before anything is touched', async () => {
     [{ type: 'cache' }, 'ERR_INVALID_ARG_VALUE'],
     [{ type: 'count', devices: [] }, 'ERR_INVALID_ARG_TYPE'],
     [{ type: 'count', devices: [disk] }, 'ERR_INVALID_ARG_TYPE'],
+    [{ type: 'count', devices: [devices[0], devices[0]] }, 'ERR_INVALID_ARG_VALUE'],
     [{ type: 'count', position: -1 }, 'ERR_OUT_OF_RANGE'],
     [{ type: 'delay' }, 'ERR_INVALID_ARG_TYPE'],
     [{ type: 'delay', mean: -1 }, 'ERR_OUT_OF_RANGE'],
     [{ type: 'delay', mean: Number.NaN }, 'ERR_OUT_OF_RANGE'],
+    [{ type: 'delay', mean: 0.5 }, 'ERR_OUT_OF_RANGE'],
     [{ type: 'delay', mean: 1, most: 1 }, 'ERR_INVALID_ARG_VALUE'],
     [{ type: 'delay', distribution: 'uniform', mean: 1 }, 'ERR_INVALID_ARG_VALUE'],
     [{ type: 'delay', distribution: 'uniform', least: 2, most: 1 }, 'ERR_OUT_OF_RANGE'],
