@@ -120,8 +120,10 @@ export type { Device };
 export function deviceHandles(devices: readonly Device[]): DeviceHandle[] {
   if (!Array.isArray(devices) || devices.length === 0)
     throw wrongType('devices must be an array of at least one device');
-  return devices.map((device) => {
+  return devices.map((device, i) => {
     if (!(device instanceof Device)) throw wrongType('devices must be what host.openDevice has opened');
+    if (devices.indexOf(device) !== i)
+      throw wrongType(`devices must be different: ${device.name} is given twice`, 'ERR_INVALID_ARG_VALUE');
     return handleOf(device);
   });
 }

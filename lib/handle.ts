@@ -58,7 +58,10 @@ export abstract class Handle {
     const failures: unknown[] = [];
     const closeChildren = async (below: number) => {
       const children = [...this.#children].filter(({ rank }) => rank < below).sort((a, b) => a.rank - b.rank);
-      for (const child of children) await child.close().catch((error: unknown) => failures.push(error));
+      const closeOne = (child: Handle) => child.close().catch((error: unknown) => failures.push(error));
+      // What one of those below 0 waits for may be held back by another.
+      if (below === 0) await Promise.all(children.map(closeOne));
+      else for (const child of children) await closeOne(child);
     };
     for (await closeChildren(0); this.#opening.size > 0; await closeChildren(0)) {
       await Promise.race([...this.#opening].map((each) => each.catch(() => {})));

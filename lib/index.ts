@@ -27,6 +27,7 @@ export type {
   LimitCounters,
   LimitOptions,
   LimitRates,
+  LimitUpdate,
   OperationCounters,
   OptionsOf,
   RequestMatch,

@@ -45,7 +45,8 @@ export interface FaultRule extends RequestMatch {
   /**
    * `error`, the default: fails with `error`, a read after the device has been read, all else without having reached it.
    * `short`: its first blocks reach the device, at least one and not all, then it fails with EIO. `torn`, of writes: some
-   * of its blocks reach the device, at least one does not, then it fails with EIO. Blocks are the device's.
+   * of its blocks reach the device, at least one does not, then it fails with EIO. Blocks are the device's. Of those two
+   * at most 64 are under way at once, for each device and I/O thread: nothing of any more reaches the device.
    */
   kind?: 'error' | 'short' | 'torn' | undefined;
   /** The errno by name. Default EIO. */
@@ -67,8 +68,9 @@ export interface FaultOptions extends CommonInterposerOptions {
 
 /** Rates of physical I/O. At least one is given. */
 export interface LimitRates {
-  /** Operations per second. */
+  /** Operations per second: of every kind, whatever its length. */
   iops?: number | undefined;
+  /** Of reads and writes: a discard or a writing of zeroes costs one operation and no bytes. */
   bytesPerSecond?: number | undefined;
   /** Seconds of its rates that are saved while they are not used. Default 0.1. */
   burst?: number | undefined;
@@ -87,6 +89,13 @@ export interface LimitOptions extends CommonInterposerOptions, LimitRates {
 /** Counts what passes. */
 export interface CountOptions extends CommonInterposerOptions {
   type: 'count';
+}
+
+/** What is not given stays as it is; 0 or null for a rate: it is not limited any more. */
+export interface LimitUpdate {
+  iops?: number | null | undefined;
+  bytesPerSecond?: number | null | undefined;
+  burst?: number | undefined;
 }
 
 export type InterposerOptions = DelayOptions | FaultOptions | LimitOptions | CountOptions;
@@ -155,11 +164,13 @@ const FIELDS = {
 class Interposer<Type extends InterposerType = InterposerType> extends Handle {
   readonly #handle: InterposerHandle;
   readonly type: Type;
+  #rates: LimitUpdate;
   #timeout = DETACH_TIMEOUT;
   #complete = true;
 
-  constructor(handle: InterposerHandle, type: Type) {
+  constructor(handle: InterposerHandle, type: Type, rates: LimitUpdate) {
     super();
+    this.#rates = rates;
     this.#handle = handle;
     this.type = type;
     enlist(this, { handle, probe: false });
@@ -178,11 +189,18 @@ class Interposer<Type extends InterposerType = InterposerType> extends Handle {
     return Object.fromEntries(rows.map((row, op) => [OPERATIONS[op], row]).slice(1)) as never;
   }
 
-  /** New rates of a `limit`, for what waits as well. What is not given is not limited any more. */
-  async update(this: Interposer<'limit'>, rates: LimitRates): Promise<void> {
+  /**
+   * New rates of a `limit`, for what waits as well. What is not given stays as it is; 0 or null removes a rate. What has
+   * gone through and is more than the old rates allow so far is paid for at the new ones.
+   */
+  async update(this: Interposer<'limit'>, rates: LimitUpdate): Promise<void> {
     this.use();
     if (this.type !== 'limit') throw wrongType(`a ${this.type} has no rates to update`, 'ERR_INVALID_ARG_VALUE');
-    return native.updateLimit(this.#handle, Float64Array.from(ratesOf(check.object(rates, 'rates'))));
+    const given = Object.entries(check.object(rates, 'rates')).filter(([, value]) => value !== undefined);
+    const merged = { ...this.#rates, ...Object.fromEntries(given) };
+    const words = Float64Array.from(ratesOf(merged));
+    this.#rates = merged;
+    return native.updateLimit(this.#handle, words);
   }
 
   /**
@@ -206,7 +224,13 @@ class Interposer<Type extends InterposerType = InterposerType> extends Handle {
   }
 
   protected override async closeNative(): Promise<void> {
-    this.#complete = await native.detachInterposer(this.#handle, Math.round(this.#timeout * 1e6));
+    // In short waits: it may wait for what another holds back, whose own detach waits for a thread.
+    const end = performance.now() + this.#timeout;
+    let left = this.#timeout;
+    do {
+      this.#complete = await native.detachInterposer(this.#handle, Math.round(Math.min(left, 20) * 1e6));
+      left = end - performance.now();
+    } while (!this.#complete && left > 0);
   }
 }
 
@@ -235,7 +259,7 @@ function delayOf(options: DelayOptions): number[] {
   }
   const times = uniform
     ? [check.integer(least ?? 0, 'least', 0, LONGEST), check.integer(most, 'most', least ?? 0, LONGEST), 0]
-    : [0, 0, check.number(mean, 'mean', 0, LONGEST)];
+    : [0, 0, check.integer(mean, 'mean', 0, LONGEST)];
   return [...matchOf(options, ''), DISTRIBUTIONS.indexOf(distribution), ...times, check.integer(seed, 'seed')];
 }
 
@@ -269,19 +293,25 @@ function faultOf({ rules, seed = 1 }: FaultOptions): number[] {
   return [check.integer(seed, 'seed'), ...rules.flatMap(ruleOf)];
 }
 
-function ratesOf({ iops, bytesPerSecond, burst = 0.1 }: LimitRates): number[] {
-  if (iops === undefined && bytesPerSecond === undefined) {
-    throw wrongType('a limit must have iops or bytesPerSecond', 'ERR_INVALID_ARG_VALUE');
-  }
-  if (iops !== undefined) check.number(iops, 'iops', 1e-3, 1e15);
-  if (bytesPerSecond !== undefined) check.number(bytesPerSecond, 'bytesPerSecond', 1e-3, 1e15);
+const [LEAST, MOST] = [1e-3, 1e15]; // of a rate
+
+function ratesOf({ iops, bytesPerSecond, burst = 0.1 }: LimitUpdate): number[] {
+  if (iops !== 0) check.number(iops ?? LEAST, 'iops', LEAST, MOST);
+  if (bytesPerSecond !== 0) check.number(bytesPerSecond ?? LEAST, 'bytesPerSecond', LEAST, MOST);
   return [iops ?? 0, bytesPerSecond ?? 0, Math.round(check.number(burst, 'burst', 0, 86_400) * 1e9)];
 }
 
 function wordsOf(options: InterposerOptions): number[] {
   if (options.type === 'delay') return delayOf(options);
   if (options.type === 'fault') return faultOf(options);
-  return options.type === 'limit' ? ratesOf(options) : [];
+  if (options.type !== 'limit') return [];
+  const { iops, bytesPerSecond } = options;
+  if (iops === undefined && bytesPerSecond === undefined) {
+    throw wrongType('a limit must have iops or bytesPerSecond', 'ERR_INVALID_ARG_VALUE');
+  }
+  if (iops !== undefined) check.number(iops, 'iops', LEAST, MOST);
+  if (bytesPerSecond !== undefined) check.number(bytesPerSecond, 'bytesPerSecond', LEAST, MOST);
+  return ratesOf(options);
 }
 
 /** The options of a type. */
@@ -302,5 +332,7 @@ export async function interpose<Type extends InterposerType>(
   if (limit && !member?.probe) throw wrongType('probe must be what host.attachProbe gave');
   const { vm, name } = limit ? namesOf(limit.disk) : { vm: '', name: '' };
   const handle = member?.probe ? member.handle : null;
-  return new Interposer(await native.interpose(host, number, words, on, position, handle, vm, name), type as Type);
+  const { iops, bytesPerSecond, burst } = limit ?? {};
+  const put = await native.interpose(host, number, words, on, position, handle, vm, name);
+  return new Interposer(put, type as Type, { iops, bytesPerSecond, burst });
 }

@@ -57,7 +57,7 @@ Napi::Value openDevice(const Napi::CallbackInfo& info) {
             host->note("device " + options.name + " is not watched by the probe: " + errnoName(-status));
           }
         }
-        std::lock_guard lock(host->interposing);
+        std::lock_guard lock(host->chains);
         for (PolicyBox* policy : host->policies) {
           if (!policy->everyDevice) continue;
           if (int status = policy->policy->addDevice(box->device, policy->position); status < 0) {
@@ -85,8 +85,13 @@ Napi::Value closeDevice(const Napi::CallbackInfo& info) {
       return std::find(devices.begin(), devices.end(), box->device) != devices.end();
     });
     if (!used) {
-      std::lock_guard lock(host->interposing);
-      for (PolicyBox* policy : host->policies) policy->policy->removeDevice(box->device, kDetachTimeout);
+      const Deadline deadline(kDetachTimeout);
+      std::vector<std::shared_ptr<const Leaving>> leaving;
+      {
+        std::lock_guard lock(host->chains);
+        for (PolicyBox* policy : host->policies) leaving.push_back(policy->policy->takeOut(box->device));
+      }
+      for (const auto& each : leaving) each->wait(deadline);
       for (Probe* probe : host->probes) probe->removeDevice(box->device, kDetachTimeout);
     }
     if (Failure failure = host->host->closeDevice(box->device)) return failure;
@@ -126,7 +131,7 @@ Napi::Value reorderDevice(const Napi::CallbackInfo& info) {
   }
   return startJob(info.Env(), box->host, [box, members = std::move(members)]() -> Failure {
     if (box->closed) return closedFailure("device", "device " + box->name);
-    std::lock_guard lock(box->host->interposing);
+    std::lock_guard lock(box->host->chains);
     std::vector<Interposer*> order;
     for (const Member& member : members) order.push_back(member(box->device));
     if (DispatchChain::of(box->device).order(box->host->host->stack(), order) == 0) return {};

@@ -59,14 +59,25 @@ void HostBox::shutDown() {
 }
 
 bool HostBox::hasPolicies() {
-  std::unique_lock lock(interposing, std::try_to_lock);  // whoever has it is putting one in, or waits for one to leave
+  if (interposing > 0) return true;
+  std::unique_lock lock(chains, std::try_to_lock);  // whoever has it is putting one in, or taking one out
   return !lock || !policies.empty();
 }
 
 void HostBox::endPolicies() {
-  std::lock_guard lock(interposing);
-  ending = true;
-  for (PolicyBox* box : std::exchange(policies, {})) box->policy->detach(kDetachTimeout);
+  const Deadline deadline(kDetachTimeout);
+  std::vector<std::shared_ptr<const Leaving>> leaving;
+  {
+    std::lock_guard lock(chains);
+    ending = true;
+    leaving.reserve(policies.size());
+    while (!policies.empty()) {
+      PolicyBox* box = policies.back();
+      box->takeOut();
+      leaving.push_back(box->leaving);
+    }
+  }
+  for (const auto& each : leaving) each->wait(deadline);
 }
 
 Failure HostBox::closeUnderLock() {
@@ -79,11 +90,14 @@ Failure HostBox::closeUnderLock() {
 }
 
 PolicyBox::~PolicyBox() {
-  std::lock_guard lock(host->interposing);
-  detach(kDetachTimeout);
+  if (!wasIn) return;
+  std::lock_guard lock(host->chains);
+  takeOut();
 }
 
-int PolicyBox::detach(uint64_t timeout) { return std::erase(host->policies, this) == 0 ? 0 : policy->detach(timeout); }
+void PolicyBox::takeOut() {
+  if (std::erase(host->policies, this) != 0) leaving = policy->takeOut();
+}
 
 void DiskBox::end() {
   if (--pending > 0 || !whenIdle) return;

@@ -47,7 +47,7 @@ class HostBox : public std::enable_shared_from_this<HostBox> {
   // Takes out policies, ends guests, detaches probes, closes the host, waits for what is in flight. Idempotent.
   void shutDown();
   Failure closeUnderLock();  // of these, what a job may do: `busy` is held, guests have ended
-  // Takes all policies out, and lets no more in: what they hold back goes on.
+  // Takes all policies out, and lets no more in: what they hold back goes on, and is waited for.
   void endPolicies();
   bool hasPolicies();
   // The environment ends: nothing is left of it to tell.
@@ -58,6 +58,7 @@ class HostBox : public std::enable_shared_from_this<HostBox> {
   std::vector<std::string> notes() const;
 
   std::unordered_set<Guest*> guests;
+  uint64_t interposing = 0;  // calls that have neither put a policy in yet nor failed
 
   // --- under `busy`, which is held while a job runs. `host` may be asked for null on the JavaScript thread.
   std::mutex busy;
@@ -67,9 +68,10 @@ class HostBox : public std::enable_shared_from_this<HostBox> {
   std::vector<VirtualDisk*> disks;
   std::vector<Probe*> probes;  // attached, or about to be
 
-  // --- under `interposing`, which is taken after `busy` where both are. A policy may hold back what a job waits for:
-  // it is taken out without waiting for `busy`, and nobody waits for a guest's I/O under `interposing`.
-  std::mutex interposing;
+  // --- under `chains`, which is taken after `busy` where both are. A policy may hold back what a job waits for: it is
+  // taken out without waiting for `busy`. Nobody waits for I/O under `chains`: that may be held back by another policy,
+  // which is taken out under it as well.
+  std::mutex chains;
   std::vector<PolicyBox*> policies;  // in, or about to be
   bool ending = false;
 
@@ -88,14 +90,16 @@ struct PolicyBox {
   enum class Type : uint8_t { kDelay, kFault, kLimit, kCount };
 
   ~PolicyBox();  // garbage: the host's end, or its own, has taken it out, or this does
-  // Under `interposing`: 0 or -ETIMEDOUT.
-  int detach(uint64_t timeout);
+  // Under the host's `chains`: out of everything, where it is in. Whoever waits for `leaving` does so without it.
+  void takeOut();
 
   std::shared_ptr<HostBox> host;
   Type type;
   bool everyDevice = false;
   size_t position = 0;
   std::unique_ptr<Policy> policy;
+  bool wasIn = false;                      // or about to be
+  std::shared_ptr<const Leaving> leaving;  // under the host's `chains`: once it was taken out
 };
 
 // The probe behind a handle, null once it is detached, and its host.

@@ -70,13 +70,23 @@ class Words {
   size_t at_ = 0;
 };
 
-// What an interposer is made of, and on what.
+// A call that is to put a policy in: the vigil begins with it.
+struct Pending {
+  explicit Pending(std::shared_ptr<HostBox> of) : host(std::move(of)) { ++host->interposing; }
+  ~Pending() { --host->interposing; }
+  Pending(const Pending&) = delete;
+  Pending& operator=(const Pending&) = delete;
+  const std::shared_ptr<HostBox> host;
+};
+
+// What an interposer is made of, and on what. It goes with the job, on the JavaScript thread.
 struct Asked {
   Words words;
   std::vector<std::shared_ptr<DeviceBox>> devices;
   std::shared_ptr<Probe> probe;
   const HostBox* probeHost = nullptr;
   DiskName disk;
+  std::unique_ptr<Pending> pending;
 };
 
 Failure make(PolicyBox& box, Asked& asked) {
@@ -118,14 +128,17 @@ Failure putIn(PolicyBox& box, Asked& asked) {
     if (device->closed) return closedFailure("device", "device " + device->name);
     devices.push_back(device->device);
   }
-  std::lock_guard lock(host.interposing);
+  std::unique_lock lock(host.chains);
   if (host.ending) return closedFailure("host", "the host");
   if (Failure failure = make(box, asked)) return failure;
   host.policies.push_back(&box);  // before it is put in anywhere: no exception may leave it behind
+  box.wasIn = true;
   for (sm_device* device : devices) {
     const int status = box.policy->addDevice(device, box.position);
     if (status == 0) continue;
-    box.detach(kDetachTimeout);
+    box.takeOut();
+    lock.unlock();
+    box.leaving->wait(Deadline(kDetachTimeout));
     const std::string why = status == -ENOSPC ? "it has " + std::to_string(DispatchChain::kMost) +
                                                     " interposers already: detach one of them, or a probe"
                                               : errnoName(-status);
@@ -158,6 +171,7 @@ Napi::Value interpose(const Napi::CallbackInfo& info) {
     asked->probe = probeOf(env, info[5], &asked->probeHost);
     asked->disk = {textOf(info[6]), textOf(info[7])};
   }
+  asked->pending = std::make_unique<Pending>(host);
   Environment::of(env).vigil.begin();
   return startJob(
       env, host, [box, asked] { return putIn(*box, *asked); }, [box](Napi::Env env) { return wrap(env, box); });
@@ -165,15 +179,22 @@ Napi::Value interpose(const Napi::CallbackInfo& info) {
 
 // Neither of these waits for the host's jobs: they may be waiting for what it holds back.
 
-// detachInterposer(interposer, timeout in ns): promise of whether nothing is inside it any more.
+// detachInterposer(interposer, timeout in ns): promise of whether nothing is inside it any more. As often as one likes:
+// what it waits for may be held back by a policy whose own end waits for one of libuv's threads.
 Napi::Value detachInterposer(const Napi::CallbackInfo& info) {
   const auto box = unwrap<PolicyBox>(info.Env(), info[0]);
   const auto status = std::make_shared<int>(0);
   return startJob(
       info.Env(), nullptr,
       [box, status, timeout = numberOf(info[1])]() -> Failure {
-        std::lock_guard lock(box->host->interposing);
-        *status = box->detach(timeout);
+        const Deadline deadline(timeout);
+        std::shared_ptr<const Leaving> leaving;
+        {
+          std::lock_guard lock(box->host->chains);
+          box->takeOut();
+          leaving = box->leaving;
+        }
+        *status = leaving ? leaving->wait(deadline) : 0;
         return {};
       },
       [status](Napi::Env env) { return Napi::Boolean::New(env, *status == 0); });
@@ -183,7 +204,7 @@ Napi::Value detachInterposer(const Napi::CallbackInfo& info) {
 Napi::Value updateLimit(const Napi::CallbackInfo& info) {
   const auto box = unwrap<PolicyBox>(info.Env(), info[0]);
   return startJob(info.Env(), nullptr, [box, options = Words(info[1]).limit()]() -> Failure {
-    std::lock_guard lock(box->host->interposing);
+    std::lock_guard lock(box->host->chains);
     const auto& in = box->host->policies;
     if (std::find(in.begin(), in.end(), box.get()) == in.end()) return closedFailure("interposer", "the limit");
     if (static_cast<Limit&>(*box->policy).update(options, kDetachTimeout) == 0) return {};

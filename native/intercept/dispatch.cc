@@ -6,12 +6,11 @@
 #include <map>
 #include <thread>
 
-#include "intercept/deadline.h"
-
 namespace sm {
 
 namespace {
-constexpr uint64_t kSettle = 1'000'000'000;  // ns: an old order that is not left by then is kept until a later call
+constexpr uint64_t kSettle = 1'000'000'000;  // ns: an old order that is not left by then is kept until a later call,
+                                             // and how long a release is pressed for, however short the wait
 }
 
 DispatchChain::DispatchChain(sm_device* device)
@@ -104,8 +103,7 @@ int DispatchChain::settle(const sm_stack* stack, Interposer* leaving, uint64_t t
   return 0;
 }
 
-int DispatchChain::remove(const sm_stack* stack, Interposer* interposer, uint64_t timeout) {
-  const Deadline deadline(timeout);
+int DispatchChain::takeOut(const sm_stack* stack, Interposer* interposer, uint64_t timeout) {
   {
     std::lock_guard lock(mutex_);
     auto it = std::find(interposers_.begin(), interposers_.end(), interposer);
@@ -119,12 +117,22 @@ int DispatchChain::remove(const sm_stack* stack, Interposer* interposer, uint64_
       }
     }
   }
-  if (settle(stack, interposer, deadline.left()) != 0) return -ETIMEDOUT;
+  // Nobody could let go later on what is not let go now.
+  return settle(stack, interposer, std::max(timeout, kSettle));
+}
+
+bool DispatchChain::left(const Interposer* interposer, const Deadline& deadline) {
   while (interposer->inside() != 0) {
-    if (deadline.over()) return -ETIMEDOUT;
+    if (deadline.over()) return false;
     std::this_thread::sleep_for(std::chrono::microseconds(50));
   }
-  return 0;
+  return true;
+}
+
+int DispatchChain::remove(const sm_stack* stack, Interposer* interposer, uint64_t timeout) {
+  const Deadline deadline(timeout);
+  if (const int status = takeOut(stack, interposer, timeout)) return status;
+  return left(interposer, deadline) ? 0 : -ETIMEDOUT;
 }
 
 int DispatchChain::order(const sm_stack* stack, std::span<Interposer* const> order) {

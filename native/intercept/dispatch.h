@@ -31,6 +31,8 @@
 #include <span>
 #include <vector>
 
+#include "intercept/deadline.h"
+
 namespace sm {
 
 // Sees each request to a device on its way down; pushes a completion frame to see it on its way up. An interposer may
@@ -56,8 +58,13 @@ class DispatchChain {
   // Puts an interposer in, with `position` others above it: 0 is the top (it sees requests first), beyond the last is
   // the bottom. -EEXIST, -ENOSPC beyond kMost.
   int insert(Interposer* interposer, size_t position = 0);
-  // Takes it out, lets what it holds go on, then waits at most `timeout` ns until nothing runs inside it. 0, -ENOENT,
-  // or -ETIMEDOUT: it is out and passes everything through, but must not be freed.
+  // Takes it out and lets what it holds go on, which waits for I/O threads to come by but for no I/O: at most `timeout`
+  // ns, or a second where that is longer. 0, -ENOENT, or -ETIMEDOUT: it is out and passes everything through, but must
+  // not be freed.
+  int takeOut(const sm_stack* stack, Interposer* interposer, uint64_t timeout);
+  // Waits until nothing runs inside what was taken out: then it may be freed.
+  static bool left(const Interposer* interposer, const Deadline& deadline);
+  // Both. `timeout` is obeyed by the wait alone. 0, -ENOENT or -ETIMEDOUT.
   int remove(const sm_stack* stack, Interposer* interposer, uint64_t timeout);
   // Brings those that are in into this order, top first, by one exchange. -EINVAL: it is not a permutation of them.
   int order(const sm_stack* stack, std::span<Interposer* const> order);

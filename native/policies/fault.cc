@@ -50,6 +50,7 @@ struct Part {
   uint64_t longest;  // blocks in a run
   uint64_t seed, drawn;
   bool torn, reaches;  // `reaches`: the next run does
+  bool any;            // has reached
 
   void begin(sm_request* of, const sm_device_ops* through, uint64_t blockSize, FaultKind kind, uint64_t bits) {
     whole = of;
@@ -63,6 +64,7 @@ struct Part {
     longest = torn ? std::max<uint64_t>(1, blocks / 4) : end;
     seed = bits;
     drawn = 0;
+    any = false;
     reaches = torn ? (bits >> 32) & 1 : true;
   }
 
@@ -80,9 +82,12 @@ struct Part {
         at += length;
       }
       *blocks = length;
-      if (reach && length > 0) return true;
+      if (reach && length > 0) return any = true;
     }
-    return false;
+    if (any) return false;
+    *from = (missing + 1) % end;  // of a torn write: a short one's first run reaches
+    *blocks = 1;
+    return any = true;
   }
 
   void fill(uint64_t from, uint64_t length) {
@@ -151,7 +156,7 @@ class Fault::Point : public Holder {
   void strike(const FaultRule& rule, uint64_t bits, const sm_device_ops* next, sm_device* device, sm_request* request) {
     const uint64_t block = std::max<uint64_t>(512, device->block_size);
     if (rule.kind != FaultKind::kError && request->op != SM_OP_FLUSH && request->length / block > 1) {
-      // Where all are in use, no part of the request reaches the device.
+      // Where all are in use, nothing of the request reaches the device.
       if (Part* part = takePart()) {
         struck_.fetch_add(1, std::memory_order_relaxed);
         DispatchChain::hold(next);

@@ -4,7 +4,9 @@
 // matches by the n-th number of its seed, or every so many of them.
 //
 // A request that fails is failed as its driver would: its issuer's fields are left alone. What reaches the device of a
-// short or torn one are requests of the fault's own, each carrying what a clone carries, one after the other.
+// short or torn one are requests of the fault's own, each carrying what a clone carries, one after the other. There is
+// room for 64 such at once, for each device and I/O thread: nothing of any more reaches the device, and they fail with
+// EIO all the same.
 #pragma once
 
 #include <atomic>

@@ -112,7 +112,7 @@ void Holder::pass(const sm_device_ops* next, sm_device* device, sm_request* requ
 void Holder::goOn(sm_request* request) {
   const sm_device_ops* next = nodeOf(request)->next;
   if (!next) return sm_request_pop(request);
-  goesOn(request);
+  goesOn(request, nodeOf(request)->due);
   next->submit(next, request->device, request);
   DispatchChain::letGo(next);
 }

@@ -56,8 +56,8 @@ class Holder : public Interposer {
   // Completes it, not from within its issuer's call.
   void complete(sm_request* request, int32_t status);
   void pass(const sm_device_ops* next, sm_device* device, sm_request* request);
-  // A request that was held back goes on.
-  virtual void goesOn(const sm_request* /*request*/) {}
+  // A request that was held back until `due` goes on.
+  virtual void goesOn(const sm_request* /*request*/, uint64_t /*due*/) {}
   // What is held on this thread gets another time: due(request) for each, in the order in which it was due.
   template <class F>
   void holdAgain(F&& due) {

@@ -2,7 +2,10 @@
 //
 // Whose a request is its own association says, when it arrives. What is another disk's, or nobody's that is known (a
 // volume's own metadata, a late child), goes through at once, and touches nothing that the limited disk's I/O touches
-// but the map's lock, which the probe takes for every request in any case.
+// but the map's lock, which the probe takes for every request in any case, and the thread's requests: what waits keeps
+// its own and its issuer's, so once a thread's pool is all in what waits, the other disks on that thread wait too.
+//
+// A request costs one operation and its length; a discard or write-zeroes an operation and no bytes.
 //
 // The bucket grants in the order of arrival: a request's time is the earliest at which both rates have room for it, and
 // room that is not used is saved for at most `burst`. So between any two instants no more is let through than rate ×
@@ -38,17 +41,26 @@ struct LimitCounters : HolderCounters {  // `passed`: of the disk, and at once
 class Bucket {
  public:
   explicit Bucket(const LimitOptions& options) : options_(options) {}
-  // When a request of so many bytes that arrives now may go on; from the first call on, the rate's account begins.
+  // When a request of so many bytes that arrives now may go on; with the first call the account begins, full. Where
+  // that is later than now, goesOn is called when the request does.
   uint64_t grant(uint64_t now, uint64_t bytes);
-  // The account begins anew, with nothing saved; what was granted before is not in it.
-  void set(const LimitOptions& options);
+  void goesOn(uint64_t due, uint64_t bytes);
+  // From now on at other rates, with nothing saved. What has gone on and is not paid for yet stays owed; what has been
+  // granted and waits is in the account no more.
+  void set(const LimitOptions& options, uint64_t now);
 
  private:
+  struct Account {
+    double operations = 0, bytes = 0;  // ns since begin_ at which the next request has room
+  };
+  void charge(Account& account, double due, uint64_t bytes) const;
+
   std::mutex mutex_;
   LimitOptions options_;
-  bool begun_ = false, full_ = true;   // full: at the first start
-  uint64_t begin_ = 0;                 // of the account, ns
-  double operations_ = 0, bytes_ = 0;  // ns since then at which the next request has room
+  bool begun_ = false;
+  uint64_t begin_ = 0;  // ns
+  Account granted_;     // with all that waits
+  Account gone_;        // without
 };
 
 class Limit : public Policy {

@@ -134,6 +134,28 @@ describe('a delay of an hour', () => {
     expect(await failureOf(host.interpose({ type: 'count' }))).toMatchObject({ code: 'ERR_STRATAMAP_CLOSED' });
   });
 
+  test('keeps nobody from ending it who waits below another: not the host, not more of them than there are threads', async () => {
+    const { host, disk } = await openStack();
+    const delay = await host.interpose({ type: 'delay', mean: HOUR });
+    const above = await Promise.all([1, 2, 3, 4].map(() => host.interpose({ type: 'count' })));
+    const write = disk.write(0, pattern(4096));
+    await until(() => delay.counters().waiting > 0);
+    const waiting = above.map((count) => count.detach({ timeout: 1e9 }));
+    expect(await delay.detach()).toBe(true);
+    await write;
+    expect(await Promise.all(waiting)).toEqual([true, true, true, true]);
+
+    const again = await host.interpose({ type: 'delay', mean: HOUR });
+    const count = await host.interpose({ type: 'count' });
+    const last = disk.write(0, pattern(4096));
+    await until(() => again.counters().waiting > 0);
+    const counted = count.detach({ timeout: 1e9 });
+    await host.close();
+    await last;
+    expect(await counted).toBe(true);
+    expect(await again.detach()).toBe(true);
+  });
+
   test('is for one range alone, and ends when its device is closed', async () => {
     const host = await testHost();
     const device = await host.openDevice({ name: 'd0', path: tmpFile(8 * MiB) });
@@ -185,7 +207,13 @@ describe('limit', () => {
     await until(() => limit.counters().waiting === 1);
     for (let i = 0; i < 50; ++i) await other.write(i * 4096, pattern(4096, i));
     expect(limit.counters()).toEqual({ held: 1, waiting: 1, passed: 1, foreign: 50, foreignHeld: 0 });
-    await limit.update({ bytesPerSecond: 1e12 });
+    await limit.update({ bytesPerSecond: 1e12 }); // the other rate and the burst stay
+    await limit.update({});
+    expect(limit.counters().waiting).toBe(1);
+    for (const wrong of [{ iops: -1 }, { iops: 1e-4 }, { bytesPerSecond: Number.NaN }, { burst: -1 }]) {
+      expect(await failureOf(limit.update(wrong))).toMatchObject({ code: 'ERR_OUT_OF_RANGE' });
+    }
+    await limit.update({ iops: null });
     await waiting;
     expect(limit.counters().waiting).toBe(0);
     expect(await limit.detach()).toBe(true);
@@ -223,10 +251,12 @@ test('wrong arguments are refused before anything is touched', async () => {
     [{ type: 'cache' }, 'ERR_INVALID_ARG_VALUE'],
     [{ type: 'count', devices: [] }, 'ERR_INVALID_ARG_TYPE'],
     [{ type: 'count', devices: [disk] }, 'ERR_INVALID_ARG_TYPE'],
+    [{ type: 'count', devices: [devices[0], devices[0]] }, 'ERR_INVALID_ARG_VALUE'],
     [{ type: 'count', position: -1 }, 'ERR_OUT_OF_RANGE'],
     [{ type: 'delay' }, 'ERR_INVALID_ARG_TYPE'],
     [{ type: 'delay', mean: -1 }, 'ERR_OUT_OF_RANGE'],
     [{ type: 'delay', mean: Number.NaN }, 'ERR_OUT_OF_RANGE'],
+    [{ type: 'delay', mean: 0.5 }, 'ERR_OUT_OF_RANGE'],
     [{ type: 'delay', mean: 1, most: 1 }, 'ERR_INVALID_ARG_VALUE'],
     [{ type: 'delay', distribution: 'uniform', mean: 1 }, 'ERR_INVALID_ARG_VALUE'],
     [{ type: 'delay', distribution: 'uniform', least: 2, most: 1 }, 'ERR_OUT_OF_RANGE'],

@@ -89,6 +89,22 @@ TEST_CASE("what is held for an hour goes on at once when the delay is taken out,
   CHECK(below.detach(10 * kSecond) == 0);
 }
 
+TEST_CASE("what is held goes on at every thread and device, however short the wait for its end") {
+  Rig rig(2, 3);
+  for (int round = 0; round < 20; ++round) {
+    Delay delay(rig.host->stack(), anHour());
+    rig.add(delay);
+    std::vector<char> data(3 * 512, 'x');
+    std::vector<std::unique_ptr<DeviceIo>> ios;
+    for (uint64_t i = 0; i < 3; ++i) {
+      ios.push_back(
+          std::make_unique<DeviceIo>(*rig.host, rig.devices[i], SM_OP_WRITE, i * 512, data.data() + i * 512, 512));
+    }
+    delay.detach(0);  // whether in time or not
+    for (auto& io : ios) REQUIRE(io->done.wait_for(std::chrono::minutes(1)) == std::future_status::ready);
+  }
+}
+
 TEST_CASE("short delays under load: everything comes through, by each thread's own timer") {
   Rig rig(2, 2);
   rig.open("stripe", 2);

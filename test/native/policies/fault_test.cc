@@ -164,6 +164,23 @@ TEST_CASE(
   CHECK(fault.detach(10 * kSecond) == 0);
 }
 
+TEST_CASE("something of every torn write reaches the device: of two blocks, one") {
+  Rig rig;
+  Fault fault(rig.host->stack(), 3, {rule(FaultKind::kTorn)});
+  rig.add(fault);
+  int firsts = 0;
+  for (uint64_t i = 0; i < 60; ++i) {
+    std::vector<char> data(1024, 'n');
+    CHECK(deviceIo(*rig.host, rig.devices[0], SM_OP_WRITE, i * 1024, data.data(), data.size()) == -EIO);
+    const std::vector<char> there = rig.medium(0, i * 1024, 1024);
+    CHECK((there[0] == 'n') != (there[512] == 'n'));
+    firsts += there[0] == 'n';
+  }
+  CHECK(firsts > 10);
+  CHECK(firsts < 50);
+  CHECK(fault.detach(10 * kSecond) == 0);
+}
+
 TEST_CASE("where everything fails, a load ends all the same, and not on the stack of its own submissions") {
   Rig rig(1, 2);
   rig.open("stripe", 1);

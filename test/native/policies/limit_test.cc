@@ -52,7 +52,7 @@ TEST_CASE("with something always waiting a bucket gives the whole rate; a new ra
   uint64_t due = 0;
   for (int i = 0; i <= 10'000; ++i) due = bucket.grant(kSecond, 4096);
   CHECK(due == doctest::Approx(11 * 1e9));
-  bucket.set({100, 0, 10 * kSecond});
+  bucket.set({100, 0, 10 * kSecond}, 20 * kSecond);
   due = 0;
   for (int i = 0; i <= 1000; ++i) due = bucket.grant(20 * kSecond, 4096);
   CHECK(due == doctest::Approx(30 * 1e9));
@@ -60,6 +60,36 @@ TEST_CASE("with something always waiting a bucket gives the whole rate; a new ra
   Bucket small({0, 1000, kSecond});
   CHECK(small.grant(0, 1'000'000) == 0);
   CHECK(small.grant(0, 1) == doctest::Approx(999e9));
+}
+
+TEST_CASE("new rates forgive nothing that has gone on, and charge nothing that waits") {
+  Bucket bucket({0.1, 0, 0});
+  int went = 0;
+  for (uint64_t second = 0; second < 100; ++second) {
+    bucket.set({0.1, 0, 0}, second * kSecond);
+    went += bucket.grant(second * kSecond, 4096) <= second * kSecond;
+  }
+  CHECK(went <= 11);
+  CHECK(went >= 10);
+
+  // What is owed is rescaled: 900 of 1000 bytes at a hundred times the rate.
+  Bucket owing({0, 10, 0});
+  CHECK(owing.grant(0, 1000) == 0);
+  CHECK(owing.grant(0, 500) == doctest::Approx(100e9));
+  owing.set({0, 1000, 0}, 10 * kSecond);
+  CHECK(owing.grant(10 * kSecond, 500) == doctest::Approx(10.9e9));
+  // One rate's debt is not another's.
+  owing.set({1000, 0, 0}, 10 * kSecond);
+  CHECK(owing.grant(10 * kSecond, 500) == 10 * kSecond);
+
+  // What goes on by an earlier grant is paid for at the new rates.
+  Bucket late({1, 0, 0});
+  CHECK(late.grant(0, 1) == 0);
+  const uint64_t due = late.grant(0, 1);
+  CHECK(due == kSecond);
+  late.set({1, 0, 0}, kSecond);
+  late.goesOn(due, 1);
+  CHECK(late.grant(kSecond, 1) == 2 * kSecond);
 }
 
 TEST_CASE("a limit is refused where requests are not attributed when they are issued, and says what to do") {
@@ -185,6 +215,10 @@ TEST_CASE("bytes per second; and where the probe leaves first, everything passes
   // Two requests fill what is saved; the third would wait for hours.
   REQUIRE(Limit::create(rig.host->stack(), *rig.probe, {"vm-0", "vda"}, {0, 1, 8192 * kSecond}, &limit, &why) == 0);
   rig.add(*limit);
+  // A discard and zeroes have no bytes.
+  CHECK(diskIo(*rig.disks[0], SM_OP_DISCARD, 0, nullptr, kMiB) == 0);
+  CHECK(diskIo(*rig.disks[0], SM_OP_WRITE_ZEROES, 0, nullptr, kMiB) == 0);
+  CHECK(diskIo(*rig.disks[0], SM_OP_DISCARD, 0, nullptr, kMiB) == 0);
   std::vector<char> data(8192, 'x');
   CHECK(diskIo(*rig.disks[0], SM_OP_WRITE, 0, data.data(), 8192) == 0);
   CHECK(diskIo(*rig.disks[0], SM_OP_WRITE, 8192, data.data(), 8192) == 0);
