@@ -95,7 +95,8 @@ class Device extends Handle {
 
   /**
    * Brings its interposers into this order, top first, with I/O in flight: each of them, once. Requests that are under
-   * way finish in the order in which they began. `ERR_STRATAMAP_ORDER` where they are not those that are in.
+   * way finish in the order in which they began. It concerns this device alone, and none that is opened later.
+   * `ERR_STRATAMAP_ORDER` where they are not those that are in.
    */
   async reorder(order: readonly (Interposer | Probe)[]): Promise<void> {
     this.use();
