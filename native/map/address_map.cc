@@ -12,7 +12,7 @@ DiskKey AddressMap::internDisk(const DiskName& name) {
   for (size_t i = 0; i < disks_.size(); ++i) {
     if (disks_[i]->name == name) return static_cast<DiskKey>(i);
   }
-  disks_.push_back(std::make_unique<Disk>());
+  disks_.push_back(std::make_unique<Disk>(pool_));
   disks_.back()->name = name;
   disks_.back()->active.reserve(1024);
   return static_cast<DiskKey>(disks_.size() - 1);
@@ -23,7 +23,7 @@ DeviceKey AddressMap::internDevice(const std::string& name) {
   for (size_t i = 0; i < devices_.size(); ++i) {
     if (devices_[i]->name == name) return static_cast<DeviceKey>(i);
   }
-  devices_.push_back(std::make_unique<Device>());
+  devices_.push_back(std::make_unique<Device>(pool_));
   devices_.back()->name = name;
   devices_.back()->active.reserve(1024);
   return static_cast<DeviceKey>(devices_.size() - 1);
@@ -87,39 +87,51 @@ bool AddressMap::watchDevice(DeviceKey device, const void* watcher) {
   return true;
 }
 
-bool AddressMap::holds(DiskKey disk, Range virt, Place place) const {
+bool AddressMap::alone(DiskKey disk, Range virt, Forward* value) const {
   const auto& forward = disks_[disk]->layers;
-  const auto& reverse = devices_[place.device]->layers;
-  Forward value;
-  if (!forward[0].covers(virt, &value)) return false;
-  if (!(value == Forward{place, State::kMapped, false})) return false;
-  Range phys{place.offset, place.offset + virt.length()};
+  if (!forward[0].covers(virt, value)) return false;
+  const auto& reverse = devices_[value->place.device]->layers;
+  Range phys{value->place.offset, value->place.offset + virt.length()};
   for (int i = 1; i < kLayers; ++i) {
     if (forward[i].meets(virt) || reverse[i].meets(phys)) return false;
   }
   return true;
 }
 
-void AddressMap::eraseForward(DiskKey disk, Range virt, Place place) {
-  std::vector<Range> gone;
-  for (auto& layer : disks_[disk]->layers) {
-    gone.clear();
-    layer.each(virt, [&](Range part, const Forward& value) {
-      if (value.place == Place{place.device, place.offset + (part.begin - virt.begin)}) gone.push_back(part);
-    });
-    for (Range part : gone) layer.erase(part);
+bool AddressMap::holds(DiskKey disk, Range virt, Place place) const {
+  Forward value;
+  return alone(disk, virt, &value) && value == Forward{place, State::kMapped};
+}
+
+namespace {
+
+// State and flags do not make it another mapping.
+bool same(const Forward& a, const Forward& b) { return a.place == b.place; }
+bool same(const Reverse& a, const Reverse& b) { return a == b; }
+
+// Erases those entries of `range` in a layer that are `value`, which runs along from the beginning of `range`.
+template <class Value>
+void eraseEqual(ExtentMap<Value>* layer, Range range, const Value& value, std::vector<Range>* found) {
+  Value only;
+  if (layer->covers(range, &only)) {
+    if (same(only, value)) layer->erase(range);
+    return;
   }
+  found->clear();
+  layer->each(range, [&](Range part, const Value& here) {
+    if (same(here, value.advanced(part.begin - range.begin))) found->push_back(part);
+  });
+  for (Range part : *found) layer->erase(part);
+}
+
+}  // namespace
+
+void AddressMap::eraseForward(DiskKey disk, Range virt, Place place) {
+  for (auto& layer : disks_[disk]->layers) eraseEqual(&layer, virt, Forward{place}, &found_);
 }
 
 void AddressMap::eraseReverse(DeviceKey device, Range phys, Reverse owner) {
-  std::vector<Range> gone;
-  for (auto& layer : devices_[device]->layers) {
-    gone.clear();
-    layer.each(phys, [&](Range part, const Reverse& value) {
-      if (value == owner.advanced(part.begin - phys.begin)) gone.push_back(part);
-    });
-    for (Range part : gone) layer.erase(part);
-  }
+  for (auto& layer : devices_[device]->layers) eraseEqual(&layer, phys, owner, &found_);
 }
 
 namespace {
@@ -182,19 +194,31 @@ void AddressMap::insertReverse(DeviceKey device, Range phys, const Reverse& valu
 
 void AddressMap::add(DiskKey disk, Range virt, Place place, State state, bool shared) {
   if (virt.empty()) return;
-  Range phys{place.offset, place.offset + virt.length()};
-  eraseForward(disk, virt, place);
-  eraseReverse(place.device, phys, {disk, virt.begin});
-  insertForward(disk, virt, {place, state, false, shared});
-  insertReverse(place.device, phys, {disk, virt.begin});
+  auto& forward = disks_[disk]->layers;
+  if (std::any_of(forward.begin(), forward.end(), [&](const auto& layer) { return layer.meets(virt); })) {
+    eraseForward(disk, virt, place);
+    insertForward(disk, virt, {place, state, false, shared});
+  } else {
+    forward[0].assign(virt, {place, state, false, shared});
+  }
+  const Range phys{place.offset, place.offset + virt.length()};
+  auto& reverse = devices_[place.device]->layers;
+  if (std::any_of(reverse.begin(), reverse.end(), [&](const auto& layer) { return layer.meets(phys); })) {
+    eraseReverse(place.device, phys, {disk, virt.begin});
+    insertReverse(place.device, phys, {disk, virt.begin});
+  } else {
+    reverse[0].assign(phys, {disk, virt.begin});
+  }
 }
 
 void AddressMap::removeVirtual(DiskKey disk, Range virt) {
   for (auto& layer : disks_[disk]->layers) {
+    bool any = false;
     layer.each(virt, [&](Range part, const Forward& value) {
+      any = true;
       eraseReverse(value.place.device, {value.place.offset, value.place.offset + part.length()}, {disk, part.begin});
     });
-    layer.erase(virt);
+    if (any) layer.erase(virt);
   }
 }
 
@@ -215,16 +239,15 @@ void AddressMap::staleVirtual(DiskKey disk, Range virt) {
 
 template <class F>
 void AddressMap::updatePhysical(DeviceKey device, Range phys, F&& f) {
-  std::vector<Range> hit;
   for (const auto& reverse : devices_[device]->layers) {
     reverse.each(phys, [&](Range part, const Reverse& owner) {
       Range virt{owner.offset, owner.offset + part.length()};
       for (auto& layer : disks_[owner.disk]->layers) {
-        hit.clear();
+        found_.clear();
         layer.each(virt, [&](Range piece, const Forward& value) {
-          if (value.place == Place{device, part.begin + (piece.begin - virt.begin)}) hit.push_back(piece);
+          if (value.place == Place{device, part.begin + (piece.begin - virt.begin)}) found_.push_back(piece);
         });
-        for (Range piece : hit) layer.update(piece, f);
+        for (Range piece : found_) layer.update(piece, f);
       }
     });
   }

@@ -15,6 +15,7 @@
 #include <array>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,7 @@
 #include "map/extent_map.h"
 #include "map/ledger.h"
 #include "map/types.h"
+#include "map/values.h"
 
 namespace sm {
 
@@ -40,6 +42,15 @@ struct PhysicalExtent {
   bool moving = false, shared = false;
   DiskKey disk = kNoKey;
   uint64_t diskOffset = 0;
+};
+
+// One mapping, whole. What a batch is made of.
+struct Mapping {
+  DiskKey disk = kNoKey;
+  Range virt;
+  Place place;
+  State state = State::kUnknown;
+  bool moving = false, shared = false;
 };
 
 struct DiskName {
@@ -92,6 +103,17 @@ class AddressMap {
   void staleDisk(DiskKey disk);
   void staleDevice(DeviceKey device);
 
+  // --- batches, locked (address_batch.cc). At random in a large map every mapping costs some waits for memory; those
+  // of a batch are waited for together. Fetches what changes of these, and questions about them, are going to touch.
+  // The place may be without a device.
+  void prefetch(std::span<const Mapping> batch) const;
+  // Each in turn: what its range is mapped to, it and nothing else (rule 5: writes replace).
+  void replace(std::span<const Mapping> batch);
+  // Completes each mapping of which the range, or the place and the length, are given: place or range, state and flags
+  // as locate and owners tell them. state is kUnknown unless all of it has one place, and that one owner.
+  void locateEach(std::span<Mapping> batch) const;
+  void ownersEach(std::span<Mapping> batch) const;
+
   // One watcher at a time for each disk and device, for the ranges in flight are its. False: another has it.
   bool watchDisk(DiskKey disk, const void* watcher);
   bool watchDevice(DeviceKey device, const void* watcher);
@@ -104,29 +126,23 @@ class AddressMap {
   Ledger& ledgerOfAll() { return ledger_; }
 
  private:
-  struct Forward {
-    Place place;
-    State state = State::kStale;
-    bool moving = false;
-    bool shared = false;  // besides what several owners tell
-    Forward advanced(uint64_t bytes) const { return {{place.device, place.offset + bytes}, state, moving, shared}; }
-    bool operator==(const Forward&) const = default;
-  };
-  struct Reverse {
-    DiskKey disk = kNoKey;
-    uint64_t offset = 0;
-    Reverse advanced(uint64_t bytes) const { return {disk, offset + bytes}; }
-    bool operator==(const Reverse&) const = default;
+  template <class Value>
+  struct Layers : std::array<ExtentMap<Value>, kLayers> {
+    explicit Layers(const std::shared_ptr<Pool>& pool)
+        : std::array<ExtentMap<Value>, kLayers>{ExtentMap<Value>(pool), ExtentMap<Value>(pool), ExtentMap<Value>(pool),
+                                                ExtentMap<Value>(pool)} {}
   };
   struct Disk {
+    explicit Disk(const std::shared_ptr<Pool>& pool) : layers(pool) {}
     DiskName name;
-    std::array<ExtentMap<Forward>, kLayers> layers;
+    Layers<Forward> layers;
     ActiveRanges active;
     const void* watcher = nullptr;
   };
   struct Device {
+    explicit Device(const std::shared_ptr<Pool>& pool) : layers(pool) {}
     std::string name;
-    std::array<ExtentMap<Reverse>, kLayers> layers;
+    Layers<Reverse> layers;
     ActiveRanges active;
     const void* watcher = nullptr;
     DeviceLedger ledger;
@@ -137,8 +153,15 @@ class AddressMap {
   void insertReverse(DeviceKey device, Range phys, const Reverse& value);
   void eraseForward(DiskKey disk, Range virt, Place place);
   void eraseReverse(DeviceKey device, Range phys, Reverse owner);
+  // What [virt) is mapped to, if that is one place for all of it which has no other owner.
+  bool alone(DiskKey disk, Range virt, Forward* value) const;
   template <class F>
   void updatePhysical(DeviceKey device, Range phys, F&& f);
+
+  // --- address_batch.cc
+  void fetchForward(std::span<const Mapping> some) const;
+  void fetchReverse(std::span<const Place> places) const;
+  void complete(Mapping* mapping) const;
 
   // --- address_query.cc
   bool inDoubt(DiskKey disk, Range virt, Place place) const;
@@ -149,8 +172,10 @@ class AddressMap {
   uint64_t ownersChunk(DeviceKey device, Range phys, std::vector<PhysicalExtent>* out) const;
 
   mutable std::mutex mutex_;
+  std::shared_ptr<Pool> pool_ = std::make_shared<Pool>();  // of all the layers
   std::vector<std::unique_ptr<Disk>> disks_;
   std::vector<std::unique_ptr<Device>> devices_;
+  std::vector<Range> found_;  // of eraseForward, eraseReverse and updatePhysical
   Ledger ledger_;
 };
 

@@ -1,0 +1,303 @@
+// The address map, and its structure beside the trees that one would take for it: 10 million mappings of 4 KiB, at
+// random over 1 TiB, in order, and dense (every region half full), in batches of 32.
+//
+//   bench_map [--quick] [--only GROUP] [--json FILE]
+//
+// Every round fills an empty map, asks it, and drops it. What is told of memory is what a child process holds after it
+// filled one.
+#include <algorithm>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <numeric>
+#include <random>
+#include <thread>
+
+#include "bench/bench.h"
+#include "bench/tree_map.h"
+#include "map/address_map.h"
+
+#if SM_HAVE_ABSL
+#include <absl/container/btree_map.h>
+#endif
+
+namespace {
+
+using namespace sm;
+
+using StdTree = std::map<uint64_t, TreeEntry>;
+#if SM_HAVE_ABSL
+using AbslTree = absl::btree_map<uint64_t, TreeEntry>;
+#endif
+
+constexpr uint64_t kBlock = 4096, kTiB = uint64_t{1} << 40;
+constexpr size_t kBatch = 32, kBatches = 312'500;
+
+// The mappings to make, in turn: blocks of a disk and of a device.
+struct Load {
+  std::string name;
+  std::vector<uint32_t> virt, place;
+  size_t size() const { return virt.size(); }
+  Range rangeOf(size_t i) const { return {virt[i] * kBlock, (virt[i] + uint64_t{1}) * kBlock}; }
+  uint64_t placeOf(size_t i) const { return place[i] * kBlock; }
+};
+
+Load randomLoad(size_t count, uint64_t bytes) {
+  Load load{"random", {}, {}};
+  std::mt19937_64 random(1);
+  for (size_t i = 0; i < count; ++i) {
+    load.virt.push_back(static_cast<uint32_t>(random() % (bytes / kBlock)));
+    load.place.push_back(static_cast<uint32_t>(random() % (bytes / kBlock)));
+  }
+  return load;
+}
+
+Load sequentialLoad(size_t count) {
+  Load load{"sequential", std::vector<uint32_t>(count), std::vector<uint32_t>(count)};
+  std::iota(load.virt.begin(), load.virt.end(), 0);
+  std::iota(load.place.begin(), load.place.end(), 1000);
+  return load;
+}
+
+// One of every two blocks of either side, all in random order.
+Load denseLoad(size_t count) {
+  Load load = sequentialLoad(count);
+  load.name = "half full";
+  std::mt19937_64 random(2);
+  for (auto* side : {&load.virt, &load.place}) {
+    for (uint32_t& block : *side) block = 2 * block + random() % 2;
+    std::shuffle(side->begin(), side->end(), random);
+  }
+  return load;
+}
+
+Forward forwardOf(uint64_t place) { return {{1, place}, State::kMapped}; }
+
+// One direction, over some tree or the extent map, alone or in batches.
+template <class Tree>
+struct OverTree {
+  TreeMap<Tree> map;
+  void fill(const Load& load) {
+    for (size_t i = 0; i < load.size(); ++i) {
+      uint64_t bits = 0;
+      forwardOf(load.placeOf(i)).pack(&bits);
+      map.assign(load.rangeOf(i), bits);
+    }
+  }
+  uint64_t ask(const Load& load, const std::vector<uint32_t>& which) const {
+    uint64_t found = 0, bits = 0;
+    for (uint32_t i : which) found += map.covers(load.rangeOf(i), &bits);
+    return found;
+  }
+};
+
+template <size_t kAhead>
+struct OverExtents {
+  ExtentMap<Forward> map;
+  template <class IndexOf>
+  void fetch(const Load& load, size_t from, IndexOf&& indexOf) const {
+    if (kAhead == 1) return;
+    const Region<Forward>* regions[kAhead];
+    for (size_t k = 0; k < kAhead; ++k) regions[k] = map.prefetch(load.rangeOf(indexOf(from + k)).begin);
+    for (size_t k = 0; k < kAhead; ++k) {
+      if (regions[k]) regions[k]->prefetch(load.rangeOf(indexOf(from + k)).begin);
+    }
+  }
+  void fill(const Load& load) {
+    for (size_t from = 0; from < load.size(); from += kAhead) {
+      fetch(load, from, [](size_t i) { return i; });
+      for (size_t i = from; i < from + kAhead; ++i) map.assign(load.rangeOf(i), forwardOf(load.placeOf(i)));
+    }
+  }
+  uint64_t ask(const Load& load, const std::vector<uint32_t>& which) const {
+    uint64_t found = 0;
+    Forward value;
+    for (size_t from = 0; from < which.size(); from += kAhead) {
+      fetch(load, from, [&](size_t i) { return which[i]; });
+      for (size_t k = 0; k < kAhead; ++k) found += map.covers(load.rangeOf(which[from + k]), &value);
+    }
+    return found;
+  }
+};
+
+// The whole map, both directions.
+struct Whole {
+  AddressMap map;
+  DiskKey disk = map.internDisk({"vm", "disk"});
+  DeviceKey device = map.internDevice("device");
+
+  void fill(const Load& load) {
+    Mapping batch[kBatch];
+    for (size_t from = 0; from < load.size(); from += kBatch) {
+      for (size_t k = 0; k < kBatch; ++k) {
+        batch[k] = {disk, load.rangeOf(from + k), {device, load.placeOf(from + k)}, State::kMapped};
+      }
+      std::lock_guard lock(map.mutex());
+      map.replace(batch);
+    }
+  }
+  uint64_t locate(const Load& load, const std::vector<uint32_t>& which) const {
+    uint64_t found = 0;
+    Mapping batch[kBatch];
+    for (size_t from = 0; from < which.size(); from += kBatch) {
+      for (size_t k = 0; k < kBatch; ++k) batch[k] = {disk, load.rangeOf(which[from + k])};
+      std::lock_guard lock(map.mutex());
+      map.locateEach(batch);
+      for (const Mapping& each : batch) found += each.state == State::kMapped;
+    }
+    return found;
+  }
+  uint64_t owners(const Load& load, const std::vector<uint32_t>& which) const {
+    uint64_t found = 0;
+    Mapping batch[kBatch];
+    for (size_t from = 0; from < which.size(); from += kBatch) {
+      for (size_t k = 0; k < kBatch; ++k) {
+        batch[k] = {kNoKey, {0, kBlock}, {device, load.placeOf(which[from + k])}};
+      }
+      std::lock_guard lock(map.mutex());
+      map.ownersEach(batch);
+      for (const Mapping& each : batch) found += each.state == State::kMapped;
+    }
+    return found;
+  }
+};
+
+// A second thread: in a process that has but one, glibc's mutexes cost less than they do in any real one.
+class Idler {
+ public:
+  Idler()
+      : thread_([this] {
+          std::unique_lock lock(mutex_);
+          ended_.wait(lock, [this] { return over_; });
+        }) {}
+  ~Idler() {
+    {
+      std::lock_guard lock(mutex_);
+      over_ = true;
+    }
+    ended_.notify_all();
+    thread_.join();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable ended_;
+  bool over_ = false;
+  std::thread thread_;
+};
+
+template <class F>
+double nsEach(size_t count, F&& f) {
+  const double from = bench::threadNs();
+  f();
+  return (bench::threadNs() - from) / static_cast<double>(count);
+}
+
+// Nearly all that is asked for is there; a map that finds less is not measured but broken.
+void mustFind(uint64_t found, size_t asked) {
+  if (found * 10 >= asked * 8) return;
+  std::fprintf(stderr, "only %llu of %zu mappings were found\n", static_cast<unsigned long long>(found), asked);
+  std::exit(1);
+}
+
+template <class Map>
+bench::Contender oneDirection(const std::string& name, const Load& load, const std::vector<uint32_t>& which) {
+  return {name, [&load, &which] {
+            auto map = std::make_unique<Map>();
+            uint64_t found = 0;
+            const double fill = nsEach(load.size(), [&] { map->fill(load); });
+            const double ask = nsEach(which.size(), [&] { found = map->ask(load, which); });
+            mustFind(found, which.size());
+            return std::vector<double>{fill, ask};
+          }};
+}
+
+bench::Contender bothDirections(const Load& load, const std::vector<uint32_t>& which, std::vector<double> goals) {
+  return {load.name,
+          [&load, &which] {
+            auto whole = std::make_unique<Whole>();
+            uint64_t found = 0;
+            const double fill = nsEach(load.size(), [&] { whole->fill(load); });
+            const double locate = nsEach(which.size(), [&] { found = whole->locate(load, which); });
+            mustFind(found, which.size());
+            const double owners = nsEach(which.size(), [&] { found = whole->owners(load, which); });
+            mustFind(found, which.size());
+            return std::vector<double>{fill, locate, owners};
+          },
+          std::move(goals)};
+}
+
+template <class Map>
+bench::Contender memory(const std::string& name, const Load& load, double goal) {
+  return {name,
+          [&load] {
+            const double bytes = bench::bytesAfter([&] {
+              auto* map = new Map;
+              map->fill(load);
+            });
+            return std::vector<double>{bytes / static_cast<double>(load.size())};
+          },
+          {goal}};
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  bool quick = false;
+  std::string json, only;
+  for (int i = 1; i < argc; ++i) {
+    if (std::strcmp(argv[i], "--quick") == 0) {
+      quick = true;
+    } else if (std::strcmp(argv[i], "--json") == 0 && i + 1 < argc) {
+      json = argv[++i];
+    } else if (std::strcmp(argv[i], "--only") == 0 && i + 1 < argc) {
+      only = argv[++i];
+    } else {
+      std::fprintf(stderr, "usage: bench_map [--quick] [--only GROUP] [--json FILE]\n");
+      return 2;
+    }
+  }
+  const size_t count = kBatch * (quick ? kBatches / 10 : kBatches);
+  const Load atRandom = randomLoad(count, quick ? kTiB / 10 : kTiB), inOrder = sequentialLoad(kBatch * kBatches),
+             dense = denseLoad(count);
+  std::vector<uint32_t> which(std::min<size_t>(count, kBatch * (kBatches / 10)));
+  std::mt19937_64 random(3);
+  for (uint32_t& each : which) each = static_cast<uint32_t>(random() % count);
+
+  Idler idler;
+  bench::Report report("map", 7, only);
+  bench::Group one{"one direction, random", "ns", {"update", "lookup"}, {}};
+  bench::Group bytes{"memory, one direction, random", "bytes a mapping", {"after all"}, {}};
+  one.contenders.push_back(oneDirection<OverExtents<kBatch>>("extent map, in batches", atRandom, which));
+  one.contenders.push_back(oneDirection<OverExtents<1>>("extent map, one by one", atRandom, which));
+  one.contenders.push_back(oneDirection<OverTree<StdTree>>("std::map", atRandom, which));
+  bytes.contenders.push_back(memory<OverExtents<kBatch>>("extent map", atRandom, 0));
+  bytes.contenders.push_back(memory<OverTree<StdTree>>("std::map", atRandom, 0));
+#if SM_HAVE_ABSL
+  one.contenders.push_back(oneDirection<OverTree<AbslTree>>("absl::btree_map", atRandom, which));
+  bytes.contenders.push_back(memory<OverTree<AbslTree>>("absl::btree_map", atRandom, 0));
+#else
+  report.skip({"absl::btree_map", "apt-get install libabsl-dev"});
+#endif
+
+  const bench::Group both{"address map, both directions",
+                          "ns",
+                          {"update", "locate", "owners"},
+                          {bothDirections(atRandom, which, {200, 150, 150}), bothDirections(inOrder, which, {15}),
+                           bothDirections(dense, which, {200, 150, 150})}};
+  const bench::Group whole{"memory, address map, both directions",
+                           "bytes a mapping",
+                           {"after all"},
+                           {memory<Whole>(atRandom.name, atRandom, 96), memory<Whole>(inOrder.name, inOrder, 0.1),
+                            memory<Whole>(dense.name, dense, 24)}};
+  // Memory first, while the heap is empty: a child of a process with much of it free would find room there.
+  report.run(whole);
+  report.run(bytes);
+  report.run(both);
+  report.run(one);
+  return json.empty() || report.write(json) ? 0 : 1;
+}
