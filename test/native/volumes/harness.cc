@@ -177,7 +177,10 @@ void World::complete(size_t index) {
   sm_request* request = flight.request;
   auto& device = *static_cast<MemoryDevice*>(request->device->driver);
   const int32_t status = fail ? fail(device, *request) : 0;
-  if (status) return sm_request_complete(request, status);
+  if (status) {
+    if (request->op == SM_OP_WRITE) changeInPart(device, *request);
+    return sm_request_complete(request, status);
+  }
   switch (request->op) {
     case SM_OP_READ:
       forSegments(*request, [&](uint8_t* memory, uint64_t size, uint64_t at) {
@@ -217,6 +220,17 @@ void World::complete(size_t index) {
 void World::change(MemoryDevice& device, uint64_t offset, Bytes data, bool durable) {
   std::copy(data.begin(), data.end(), device.now.begin() + static_cast<long>(offset));
   device.changes.push_back({offset, std::move(data), durable});
+}
+
+// What a write that failed may have left: none, some or all of its sectors.
+void World::changeInPart(MemoryDevice& device, const sm_request& request) {
+  const uint32_t percents[] = {0, 50, 100};
+  const uint32_t percent = percents[below(random_, 3)];
+  Bytes data(request.length);
+  forSegments(request, [&](uint8_t* memory, uint64_t size, uint64_t at) { memcpy(&data[at], memory, size); });
+  for (uint64_t at = 0; at < data.size(); at += kSector)
+    if (!chance(random_, percent)) memcpy(&data[at], &device.now[request.offset + at], kSector);
+  change(device, request.offset, std::move(data), false);
 }
 
 std::vector<Bytes> World::crash() {

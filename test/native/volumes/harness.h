@@ -93,6 +93,7 @@ class World {
   std::vector<Bytes> durable();
 
   // --- faults and observation. Fail: a status for a request that is about to complete, 0: none.
+  // A write that fails may have changed any of its sectors.
   std::function<int32_t(const MemoryDevice&, const sm_request&)> fail;
   std::function<bool(const sm_request&)> hold;  // keeps a request in flight
   std::function<void(const MemoryDevice&, const sm_request&)> onSubmit;
@@ -121,6 +122,7 @@ class World {
   void runPosted();    // a call comes after what was posted before it
   bool completeOne();  // false: there is none, or all are held
   void change(MemoryDevice& device, uint64_t offset, Bytes data, bool durable);
+  void changeInPart(MemoryDevice& device, const sm_request& request);
   int32_t io(sm_device* device, uint8_t op, uint64_t offset, void* data, uint64_t length);
   sm_request* clone(const sm_request* parent, uint64_t from, uint64_t length);
   void fillTable();
