@@ -76,8 +76,7 @@ std::vector<VolumeKind> volumeKinds() {
   kinds.push_back(placing(fixture("rmw, copied", "rmw", {{"copy", "1"}}, kPadded, kCloned)));
   kinds.push_back(placing(fixture("journalling", "journalling", {}, kCloned, kCloned)));
   // In time it is written to the journal alone, a ring.
-  kinds.push_back(
-      between(0.03, 0.9, fixture("journalling, early", "journalling", {{"ack", "early"}}, kRoom, kCloned)));
+  kinds.push_back(between(0.03, 0.9, fixture("journalling, early", "journalling", {{"ack", "early"}}, kRoom, kCloned)));
   return kinds;
 }
 
