@@ -5,6 +5,17 @@
 #include <bit>
 #include <new>
 
+#if defined(__SANITIZE_ADDRESS__)
+#define SM_LEAKS 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SM_LEAKS 1
+#endif
+#endif
+#if SM_LEAKS
+#include <sanitizer/lsan_interface.h>
+#endif
+
 namespace sm {
 
 namespace {
@@ -20,7 +31,17 @@ char* mapArea(size_t bytes, bool large) {
   if (before > 0) munmap(begin, before);
   munmap(begin + before + bytes, bytes - before);
   if (large) madvise(begin + before, bytes, MADV_HUGEPAGE);
+#if SM_LEAKS
+  __lsan_register_root_region(begin + before, bytes);  // what is found from here is no leak
+#endif
   return begin + before;
+}
+
+void unmapArea(char* area, size_t bytes) {
+#if SM_LEAKS
+  __lsan_unregister_root_region(area, bytes);
+#endif
+  munmap(area, bytes);
 }
 
 }  // namespace
@@ -28,7 +49,7 @@ char* mapArea(size_t bytes, bool large) {
 Pool::Pool() = default;
 
 Pool::~Pool() {
-  for (auto& area : areas_) munmap(area->memory, kAreaBytes);
+  for (auto& area : areas_) unmapArea(area->memory, kAreaBytes);
 }
 
 void Pool::link(Chunk* chunk) {
@@ -68,7 +89,7 @@ void Pool::removeChunk(Chunk* chunk) {
   Area* area = chunk->area;
   area->vacant |= 1u << ((reinterpret_cast<char*>(chunk) - area->memory) / static_cast<ptrdiff_t>(kChunk));
   if (area->vacant != UINT32_MAX || areas_.size() == 1) return;
-  munmap(area->memory, kAreaBytes);
+  unmapArea(area->memory, kAreaBytes);
   std::erase_if(areas_, [&](const auto& each) { return each.get() == area; });
 }
 

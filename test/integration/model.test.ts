@@ -225,11 +225,11 @@ class World {
   }
 
   /**
-   * Some requests to the devices fail, and with them those that they serve. Of `extent`, reads alone: a write of its own
-   * metadata that fails is its affair until it is opened again.
+   * Some requests to the devices fail, and with them those that they serve. Where a volume writes metadata of its
+   * own under load, reads alone: one of those that fails is its affair until it is opened again.
    */
   async #faulty({ ios, rule, position }: Extract<Step, { kind: 'faulty' }>): Promise<void> {
-    const ops = this.#type === 'extent' ? (['read'] as const) : rule.ops;
+    const ops = this.#type === 'stripe' ? rule.ops : (['read'] as const);
     const fault = await this.#host.interpose({ type: 'fault', rules: [{ ...rule, ops }], position });
     const results = await Promise.allSettled(apart(ios).map((each) => this.#io(each)));
     expect(await fault.detach({ timeout: 10_000 })).toBe(true);
