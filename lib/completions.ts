@@ -19,7 +19,15 @@ const Word = {
 const PIECE_WORDS = 4;
 
 export type Operation = 'read' | 'write' | 'flush' | 'discard' | 'writeZeroes';
-const OPERATIONS: readonly (Operation | undefined)[] = [undefined, 'read', 'write', 'flush', 'discard', 'writeZeroes'];
+/** By the number that the addon gives them. */
+export const OPERATIONS: readonly (Operation | undefined)[] = [
+  undefined,
+  'read',
+  'write',
+  'flush',
+  'discard',
+  'writeZeroes',
+];
 
 /** One I/O to a device that was attributed to the request. */
 export interface Piece {

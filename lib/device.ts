@@ -1,8 +1,11 @@
 // Physical devices.
 import * as check from './arguments.js';
+import { reorder } from './chain.js';
 import { wrongType } from './errors.js';
 import { Handle } from './handle.js';
+import type { Interposer } from './interposer.js';
 import { type DeviceFacts, type DeviceHandle, type HostHandle, native } from './native.js';
+import type { Probe } from './probe.js';
 
 /**
  * `uring`: io_uring, past the page cache where possible; `posix`: a pool of threads; `null`: a size and no data;
@@ -85,6 +88,21 @@ class Device extends Handle {
     this.journal = facts.journal || undefined;
   }
 
+  /** The types of the interposers in its dispatch table, `probe` among them, top first. */
+  get interposers(): string[] {
+    return this.closed ? [] : native.deviceInterposers(this.#handle);
+  }
+
+  /**
+   * Brings its interposers into this order, top first, with I/O in flight: each of them, once. Requests that are under
+   * way finish in the order in which they began. It concerns this device alone, and none that is opened later.
+   * `ERR_STRATAMAP_ORDER` where they are not those that are in.
+   */
+  async reorder(order: readonly (Interposer | Probe)[]): Promise<void> {
+    this.use();
+    return reorder(this.#handle, order);
+  }
+
   protected override get rank(): number {
     return 2;
   }
@@ -103,8 +121,10 @@ export type { Device };
 export function deviceHandles(devices: readonly Device[]): DeviceHandle[] {
   if (!Array.isArray(devices) || devices.length === 0)
     throw wrongType('devices must be an array of at least one device');
-  return devices.map((device) => {
+  return devices.map((device, i) => {
     if (!(device instanceof Device)) throw wrongType('devices must be what host.openDevice has opened');
+    if (devices.indexOf(device) !== i)
+      throw wrongType(`devices must be different: ${device.name} is given twice`, 'ERR_INVALID_ARG_VALUE');
     return handleOf(device);
   });
 }

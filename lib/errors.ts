@@ -17,13 +17,15 @@ export type StratamapCode =
   | 'ERR_STRATAMAP_JOURNAL'
   /** A name is empty, too long or holds control characters. */
   | 'ERR_STRATAMAP_NAME'
+  /** An order that names not each of a device's interposers once. */
+  | 'ERR_STRATAMAP_ORDER'
   /** A path that is neither a block device nor a regular file. */
   | 'ERR_STRATAMAP_NOT_A_DEVICE'
   /** A device carries a signature that formatting would destroy. */
   | 'ERR_STRATAMAP_SIGNATURE'
   /** A device has no size, or not one that fits. */
   | 'ERR_STRATAMAP_SIZE'
-  /** No such association or correlation. */
+  /** No such association or correlation, or none that a limit can rely on. */
   | 'ERR_STRATAMAP_UNSUPPORTED'
   /** There is no such type of volume, or its shared object cannot be loaded. */
   | 'ERR_STRATAMAP_VOLUME_TYPE';
@@ -32,7 +34,7 @@ export type StratamapCode =
 export interface ErrorDetails {
   /** The errno, negative as in Node's own errors; see `util.getSystemErrorName`. */
   readonly errno?: number | undefined;
-  /** `host`, `device`, `volume`, `disk`, `loop`, `map` or `probe`. */
+  /** `host`, `device`, `volume`, `disk`, `loop`, `map`, `probe` or `interposer`. */
   readonly layer?: string | undefined;
   /** The device's name. */
   readonly device?: string | undefined;

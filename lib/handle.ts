@@ -10,7 +10,7 @@ export abstract class Handle {
   /** For the message: 'the host', 'device d0'. */
   protected abstract describe(): { layer: string; what: string; details?: ErrorDetails };
   protected abstract closeNative(): Promise<void>;
-  /** Children are closed in ascending order of this. */
+  /** Children are closed in ascending order of this; those below 0 before what was asked for has ended, too. */
   protected get rank(): number {
     return 0;
   }
@@ -56,9 +56,17 @@ export abstract class Handle {
 
   async #close(): Promise<void> {
     const failures: unknown[] = [];
-    while (this.#opening.size > 0) await Promise.allSettled([...this.#opening]);
-    const children = [...this.#children].sort((a, b) => a.rank - b.rank);
-    for (const child of children) await child.close().catch((error: unknown) => failures.push(error));
+    const closeChildren = async (below: number) => {
+      const children = [...this.#children].filter(({ rank }) => rank < below).sort((a, b) => a.rank - b.rank);
+      const closeOne = (child: Handle) => child.close().catch((error: unknown) => failures.push(error));
+      // What one of those below 0 waits for may be held back by another.
+      if (below === 0) await Promise.all(children.map(closeOne));
+      else for (const child of children) await closeOne(child);
+    };
+    for (await closeChildren(0); this.#opening.size > 0; await closeChildren(0)) {
+      await Promise.race([...this.#opening].map((each) => each.catch(() => {})));
+    }
+    await closeChildren(Number.POSITIVE_INFINITY);
     await this.closeNative().catch((error: unknown) => {
       if (error instanceof StratamapError && error.code === 'ERR_STRATAMAP_BUSY') this.#closing = undefined;
       failures.push(error);

@@ -2,6 +2,7 @@
 import * as check from './arguments.js';
 import { type Device, type DeviceOptions, openDevice } from './device.js';
 import { Handle } from './handle.js';
+import { type Interposer, type InterposerType, interpose, type OptionsOf } from './interposer.js';
 import { type HostHandle, native } from './native.js';
 import { attachProbe, type Probe, type ProbeOptions } from './probe.js';
 import { type FormatOptions, formatVolume, openVolume, type Volume, type VolumeOptions } from './volume.js';
@@ -52,6 +53,12 @@ class Host extends Handle {
   async attachProbe(options: ProbeOptions): Promise<Probe> {
     this.use();
     return this.adopt(attachProbe(this.#handle, options));
+  }
+
+  /** Puts a function into the dispatch tables of devices, with I/O in flight. A device takes six, probes among them. */
+  async interpose<Type extends InterposerType>(options: OptionsOf<Type>): Promise<Interposer<Type>> {
+    this.use();
+    return this.adopt(interpose(this.#handle, options));
   }
 
   protected override describe() {

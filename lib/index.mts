@@ -6,6 +6,7 @@ export {
   AbortError,
   associations,
   attachLoop,
+  capabilities,
   openHost,
   openMap,
   readJournal,

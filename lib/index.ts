@@ -1,4 +1,5 @@
 // Everything that the package exports.
+export { type Capability, capabilities, type Recall } from './capabilities.js';
 export type { Completions } from './completion_iterator.js';
 export type { Completion, CompletionBatch, CompletionRecord, Operation, Piece } from './completions.js';
 export type {
@@ -12,6 +13,25 @@ export type {
 export type { Disk, IoOptions, WriteOptions } from './disk.js';
 export { AbortError, type ErrorDetails, type StratamapCode, StratamapError } from './errors.js';
 export { type Host, type HostOptions, openHost } from './host.js';
+export type {
+  CountersOf,
+  CountOptions,
+  DelayCounters,
+  DelayOptions,
+  FaultCounters,
+  FaultOptions,
+  FaultRule,
+  Interposer,
+  InterposerOptions,
+  InterposerType,
+  LimitCounters,
+  LimitOptions,
+  LimitRates,
+  LimitUpdate,
+  OperationCounters,
+  OptionsOf,
+  RequestMatch,
+} from './interposer.js';
 export { attachLoop, type LoopDevice, type LoopOptions } from './loop.js';
 export {
   type AddressMap,

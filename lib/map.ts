@@ -223,7 +223,7 @@ function flagged(flags: number): { state: State; moving: boolean; shared: boolea
   };
 }
 
-function namesOf(disk: DiskReference): { vm: string; name: string } {
+export function namesOf(disk: DiskReference): { vm: string; name: string } {
   if (typeof disk === 'string') {
     const [vm, name, more] = disk.split('/');
     if (vm && name && more === undefined) return { vm, name };

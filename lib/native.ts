@@ -17,6 +17,7 @@ export type LoopHandle = Handle<'loop'>;
 export type WorkloadHandle = Handle<'workload'>;
 export type MapHandle = Handle<'map'>;
 export type ProbeHandle = Handle<'probe'>;
+export type InterposerHandle = Handle<'interposer'>;
 
 export interface DeviceFacts {
   path: string;
@@ -118,6 +119,10 @@ export interface Native {
     journal: string,
   ): Promise<{ handle: DeviceHandle; info: DeviceFacts }>;
   closeDevice(device: DeviceHandle): Promise<void>;
+  /** Names, top first. */
+  deviceInterposers(device: DeviceHandle): string[];
+  /** Which of the handles are probes'. */
+  reorderDevice(device: DeviceHandle, order: (ProbeHandle | InterposerHandle)[], probes: boolean[]): Promise<void>;
   readJournal(journal: string): Promise<Journal>;
   replayCrash(journal: string, at: number, seed: number, into: string): Promise<void>;
 
@@ -190,6 +195,22 @@ export interface Native {
   probeWait(probe: ProbeHandle): Promise<void>;
   probeState(probe: ProbeHandle): NativeProbeState;
   associations(): Record<string, { carrier: string; correlations: string[] }>;
+
+  /** `words`, by type: see lib/interposer.ts. `devices` null: all, and those to come. */
+  interpose(
+    host: HostHandle,
+    type: number,
+    words: Float64Array,
+    devices: DeviceHandle[] | null,
+    position: number,
+    probe: ProbeHandle | null,
+    vm: string,
+    disk: string,
+  ): Promise<InterposerHandle>;
+  /** Timeout in ns. False: something was still inside. */
+  detachInterposer(interposer: InterposerHandle, timeout: number): Promise<boolean>;
+  updateLimit(interposer: InterposerHandle, words: Float64Array): Promise<void>;
+  interposerCounters(interposer: InterposerHandle): Float64Array;
 }
 
 /** The package's root, from lib/ as from dist/. */

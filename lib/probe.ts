@@ -1,5 +1,6 @@
 // The probe: ties what virtual disks are asked to what devices are asked.
 import * as check from './arguments.js';
+import { enlist } from './chain.js';
 import { Completions, Subscription } from './completion_iterator.js';
 import { StratamapError } from './errors.js';
 import { Handle } from './handle.js';
@@ -92,6 +93,7 @@ class Probe extends Handle {
     this.#names = mapNames(map);
     this.association = association;
     this.correlation = correlation;
+    enlist(this, { handle, probe: true });
     dropped.register(this, { handle, map }, this);
   }
 

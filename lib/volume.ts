@@ -6,8 +6,8 @@ import { wrongType } from './errors.js';
 import { Handle } from './handle.js';
 import { type HostHandle, native, type VolumeHandle } from './native.js';
 
-/** `extent`, `stripe`, or the path of a shared object, ending in `.so`. */
-export type VolumeType = 'extent' | 'stripe' | (string & {});
+/** `extent`, `log`, `stripe`, or the path of a shared object, ending in `.so`. */
+export type VolumeType = 'extent' | 'log' | 'stripe' | (string & {});
 /** Settings of the volume, by name. */
 export type VolumeSettings = Readonly<Record<string, string | number | boolean>>;
 

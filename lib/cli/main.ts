@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { Command } from 'commander';
+import { associationsCommand } from './associations.js';
 import { demoCommand } from './demo/command.js';
 
 const { version, description } = JSON.parse(readFileSync(path.join(__dirname, '../../package.json'), 'utf8'));
@@ -16,4 +17,5 @@ new Command('stratamap')
   .version(version)
   .showHelpAfterError('(see --help)')
   .addCommand(demoCommand())
+  .addCommand(associationsCommand())
   .parseAsync();

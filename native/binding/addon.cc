@@ -29,6 +29,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   addWorkload(exports);
   addMap(exports);
   addProbe(exports);
+  addPolicy(exports);
   addReplay(exports);
   return exports;
 }

@@ -19,6 +19,7 @@ void addIo(Napi::Object exports);
 void addWorkload(Napi::Object exports);
 void addMap(Napi::Object exports);
 void addProbe(Napi::Object exports);
+void addPolicy(Napi::Object exports);
 void addReplay(Napi::Object exports);
 
 }  // namespace sm::binding

@@ -2,7 +2,13 @@
 #include <stratamap/device.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <functional>
 #include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "binding/addon.h"
 #include "binding/arguments.h"
@@ -51,6 +57,13 @@ Napi::Value openDevice(const Napi::CallbackInfo& info) {
             host->note("device " + options.name + " is not watched by the probe: " + errnoName(-status));
           }
         }
+        std::lock_guard lock(host->chains);
+        for (PolicyBox* policy : host->policies) {
+          if (!policy->everyDevice) continue;
+          if (int status = policy->policy->addDevice(box->device, policy->position); status < 0) {
+            host->note("device " + options.name + " has not got every interposer: " + errnoName(-status));
+          }
+        }
         return {};
       },
       [box, details](Napi::Env env) {
@@ -72,6 +85,13 @@ Napi::Value closeDevice(const Napi::CallbackInfo& info) {
       return std::find(devices.begin(), devices.end(), box->device) != devices.end();
     });
     if (!used) {
+      const Deadline deadline(kDetachTimeout);
+      std::vector<std::shared_ptr<const Leaving>> leaving;
+      {
+        std::lock_guard lock(host->chains);
+        for (PolicyBox* policy : host->policies) leaving.push_back(policy->policy->takeOut(box->device));
+      }
+      for (const auto& each : leaving) each->wait(deadline);
       for (Probe* probe : host->probes) probe->removeDevice(box->device, kDetachTimeout);
     }
     if (Failure failure = host->host->closeDevice(box->device)) return failure;
@@ -81,11 +101,56 @@ Napi::Value closeDevice(const Napi::CallbackInfo& info) {
   });
 }
 
+// deviceInterposers(device): names, top first. Not after the device is closed.
+Napi::Value deviceInterposers(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto& box = unwrap<DeviceBox>(env, info[0]);
+  Napi::Array names = Napi::Array::New(env);
+  if (!box->host->open()) return names;
+  for (const char* name : DispatchChain::of(box->device).names()) names.Set(names.Length(), name);
+  return names;
+}
+
+// reorderDevice(device, handles, probes): promise. The handles of its interposers, top first; which are probes'.
+Napi::Value reorderDevice(const Napi::CallbackInfo& info) {
+  const auto box = unwrap<DeviceBox>(info.Env(), info[0]);
+  const auto handles = info[1].As<Napi::Array>(), probes = info[2].As<Napi::Array>();
+  using Member = std::function<Interposer*(sm_device*)>;
+  std::vector<Member> members;
+  for (uint32_t i = 0; i < handles.Length(); ++i) {
+    const Napi::Value handle = handles.Get(i);
+    if (flagOf(probes.Get(i))) {
+      const HostBox* host;
+      members.push_back([probe = probeOf(info.Env(), handle, &host)](sm_device* device) {
+        return probe ? probe->on(device) : nullptr;
+      });
+    } else {
+      members.push_back(
+          [policy = unwrap<PolicyBox>(info.Env(), handle)](sm_device* device) { return policy->policy->on(device); });
+    }
+  }
+  return startJob(info.Env(), box->host, [box, members = std::move(members)]() -> Failure {
+    if (box->closed) return closedFailure("device", "device " + box->name);
+    std::lock_guard lock(box->host->chains);
+    std::vector<Interposer*> order;
+    for (const Member& member : members) order.push_back(member(box->device));
+    if (DispatchChain::of(box->device).order(box->host->host->stack(), order) == 0) return {};
+    Failure failure = failed(EINVAL, "device",
+                             "the order of device " + box->name + " names " + std::to_string(order.size()) +
+                                 " interposers, and not each of those that are in it once: see device.interposers",
+                             "ERR_STRATAMAP_ORDER");
+    failure.device = box->name;
+    return failure;
+  });
+}
+
 }  // namespace
 
 void addDevice(Napi::Object exports) {
   addFunction<openDevice>(exports, "openDevice");
   addFunction<closeDevice>(exports, "closeDevice");
+  addFunction<deviceInterposers>(exports, "deviceInterposers");
+  addFunction<reorderDevice>(exports, "reorderDevice");
 }
 
 }  // namespace sm::binding

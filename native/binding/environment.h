@@ -10,6 +10,7 @@
 #include "binding/io.h"
 #include "binding/mailbox.h"
 #include "binding/node_api.h"
+#include "binding/vigil.h"
 
 namespace sm::binding {
 
@@ -17,17 +18,27 @@ class HostBox;
 
 class Environment {
  public:
-  explicit Environment(Napi::Env env) : env(env), mailbox(env), io(*this) {}
+  explicit Environment(Napi::Env env)
+      : env(env),
+        mailbox(env),
+        io(*this),
+        vigil(
+            env, [this] { return hasPolicies(); }, [this] { endPolicies(); }) {}
   static Environment& of(Napi::Env env) { return *env.GetInstanceData<Environment>(); }
 
   // Closes every host that is still open, whatever is in flight. At the process's exit and at the environment's end.
   void shutDown();
+
+  bool hasPolicies() const;
+  // Lets go on what is held back, at every host.
+  void endPolicies();
 
   Napi::Env env;
   Napi::FunctionReference makeError;
   Mailbox mailbox;
   std::unordered_set<HostBox*> hosts;
   IoFront io;
+  Vigil vigil;  // while there are policies
 };
 
 }  // namespace sm::binding

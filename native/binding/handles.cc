@@ -1,5 +1,6 @@
 #include "binding/handles.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "binding/environment.h"
@@ -47,6 +48,7 @@ std::vector<std::string> HostBox::notes() const {
 }
 
 void HostBox::shutDown() {
+  endPolicies();
   while (!guests.empty()) {
     Guest* guest = *guests.begin();
     guests.erase(guests.begin());
@@ -56,7 +58,30 @@ void HostBox::shutDown() {
   if (host) closeUnderLock();
 }
 
+bool HostBox::hasPolicies() {
+  if (interposing > 0) return true;
+  std::unique_lock lock(chains, std::try_to_lock);  // whoever has it is putting one in, or taking one out
+  return !lock || !policies.empty();
+}
+
+void HostBox::endPolicies() {
+  const Deadline deadline(kDetachTimeout);
+  std::vector<std::shared_ptr<const Leaving>> leaving;
+  {
+    std::lock_guard lock(chains);
+    ending = true;
+    leaving.reserve(policies.size());
+    while (!policies.empty()) {
+      PolicyBox* box = policies.back();
+      box->takeOut();
+      leaving.push_back(box->leaving);
+    }
+  }
+  for (const auto& each : leaving) each->wait(deadline);
+}
+
 Failure HostBox::closeUnderLock() {
+  endPolicies();
   for (Probe* probe : probes) probe->detach(kDetachTimeout);
   probes.clear();
   Failure failure = host->close();
@@ -64,12 +89,31 @@ Failure HostBox::closeUnderLock() {
   return failure;
 }
 
+PolicyBox::~PolicyBox() {
+  if (!wasIn) return;
+  std::lock_guard lock(host->chains);
+  takeOut();
+}
+
+void PolicyBox::takeOut() {
+  if (std::erase(host->policies, this) != 0) leaving = policy->takeOut();
+}
+
 void DiskBox::end() {
   if (--pending > 0 || !whenIdle) return;
   std::exchange(whenIdle, nullptr)();
 }
 
+bool Environment::hasPolicies() const {
+  return std::any_of(hosts.begin(), hosts.end(), [](HostBox* host) { return host->hasPolicies(); });
+}
+
+void Environment::endPolicies() {
+  for (HostBox* host : hosts) host->endPolicies();
+}
+
 void Environment::shutDown() {
+  vigil.stop();
   for (HostBox* host : hosts) {
     host->shutDown();
     host->orphan();

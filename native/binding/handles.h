@@ -16,12 +16,14 @@
 #include "binding/node_api.h"
 #include "host/host.h"
 #include "intercept/probe.h"
+#include "policies/policy.h"
 
 namespace sm::binding {
 
 class Environment;
 class Job;
 struct DiskBox;
+struct PolicyBox;
 
 // A workload that runs: it must end before its host does.
 class Guest {
@@ -42,9 +44,12 @@ class HostBox : public std::enable_shared_from_this<HostBox> {
   // Runs jobs one at a time, in the order of the calls, and never has more than one of libuv's threads.
   void enqueue(Job* job);
   void finished();  // the running job has settled
-  // Ends guests, detaches probes, closes the host, waits for what is in flight. Idempotent.
+  // Takes out policies, ends guests, detaches probes, closes the host, waits for what is in flight. Idempotent.
   void shutDown();
   Failure closeUnderLock();  // of these, what a job may do: `busy` is held, guests have ended
+  // Takes all policies out, and lets no more in: what they hold back goes on, and is waited for.
+  void endPolicies();
+  bool hasPolicies();
   // The environment ends: nothing is left of it to tell.
   void orphan() { environment_ = nullptr; }
 
@@ -53,6 +58,7 @@ class HostBox : public std::enable_shared_from_this<HostBox> {
   std::vector<std::string> notes() const;
 
   std::unordered_set<Guest*> guests;
+  uint64_t interposing = 0;  // calls that have neither put a policy in yet nor failed
 
   // --- under `busy`, which is held while a job runs. `host` may be asked for null on the JavaScript thread.
   std::mutex busy;
@@ -61,6 +67,13 @@ class HostBox : public std::enable_shared_from_this<HostBox> {
   std::vector<Volume*> volumes;
   std::vector<VirtualDisk*> disks;
   std::vector<Probe*> probes;  // attached, or about to be
+
+  // --- under `chains`, which is taken after `busy` where both are. A policy may hold back what a job waits for: it is
+  // taken out without waiting for `busy`. Nobody waits for I/O under `chains`: that may be held back by another policy,
+  // which is taken out under it as well.
+  std::mutex chains;
+  std::vector<PolicyBox*> policies;  // in, or about to be
+  bool ending = false;
 
  private:
   Environment* environment_;
@@ -71,6 +84,26 @@ class HostBox : public std::enable_shared_from_this<HostBox> {
 };
 
 constexpr uint64_t kDetachTimeout = 10'000'000'000;  // ns: how long a close waits for a probe to let go
+
+// A policy, on all devices that there are and come, or on some.
+struct PolicyBox {
+  enum class Type : uint8_t { kDelay, kFault, kLimit, kCount };
+
+  ~PolicyBox();  // garbage: the host's end, or its own, has taken it out, or this does
+  // Under the host's `chains`: out of everything, where it is in. Whoever waits for `leaving` does so without it.
+  void takeOut();
+
+  std::shared_ptr<HostBox> host;
+  Type type;
+  bool everyDevice = false;
+  size_t position = 0;
+  std::unique_ptr<Policy> policy;
+  bool wasIn = false;                      // or about to be
+  std::shared_ptr<const Leaving> leaving;  // under the host's `chains`: once it was taken out
+};
+
+// The probe behind a handle, null once it is detached, and its host.
+std::shared_ptr<Probe> probeOf(napi_env env, napi_value value, const HostBox** host);
 
 struct DeviceBox {
   std::shared_ptr<HostBox> host;

@@ -70,7 +70,7 @@ struct ProbeBox : Letter {
   // Nothing wakes us after this.
   void unlisten() {
     if (!ring) return;
-    probe->subscribe(nullptr, nullptr, nullptr);
+    if (probe) probe->subscribe(nullptr, nullptr, nullptr);
     dropped += ring->dropped();
     ring.reset();
     answer();
@@ -79,7 +79,8 @@ struct ProbeBox : Letter {
   Environment& environment;
   std::shared_ptr<HostBox> host;
   std::unique_ptr<EventRing> ring;  // while somebody listens
-  std::unique_ptr<Probe> probe;
+  std::shared_ptr<Probe> probe;     // null once it is detached and nothing is inside it any more: it is large
+  ProbeCounters last;               // what it had counted then
   std::optional<Napi::Promise::Deferred> listener;  // waits for events
   std::shared_ptr<ProbeBox> self;                   // while the letter may be posted
   std::atomic<bool> posted{false};
@@ -96,9 +97,11 @@ Failure probeFailure(int status, std::string message) {
 Failure attach(ProbeBox& box, std::shared_ptr<AddressMap> map, const ProbeOptions& options) {
   HostBox& host = *box.host;
   std::string why;
-  if (int status = Probe::create(host.host->stack(), std::move(map), options, &box.probe, &why); status < 0) {
+  std::unique_ptr<Probe> probe;
+  if (int status = Probe::create(host.host->stack(), std::move(map), options, &probe, &why); status < 0) {
     return probeFailure(status, std::move(why));
   }
+  box.probe = std::move(probe);
   host.probes.push_back(box.probe.get());  // before it is attached to anything: no exception may leave it behind
   box.attachedAt = monotonic();
   int status = 0;
@@ -141,6 +144,10 @@ Napi::Value detachProbe(const Napi::CallbackInfo& info) {
       },
       [box, status](Napi::Env env) {
         box->detached = true;
+        if (*status == 0 && box->probe) {
+          box->last = box->probe->counters();
+          box->probe.reset();
+        }
         box->answer();
         return Napi::Boolean::New(env, *status == 0);
       });
@@ -175,7 +182,7 @@ Napi::Value probeWait(const Napi::CallbackInfo& info) {
 Napi::Value probeState(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   auto& box = *unwrap<ProbeBox>(env, info[0]);
-  const ProbeCounters counters = box.probe->counters();
+  const ProbeCounters counters = box.probe ? box.probe->counters() : box.last;
   Napi::Object state = Napi::Object::New(env);
   state["learning"] = !box.detached && box.host->open() && box.probe->learning();
   state["recorded"] = double(counters.recorded);
@@ -203,6 +210,12 @@ Napi::Value associations(const Napi::CallbackInfo& info) {
 }
 
 }  // namespace
+
+std::shared_ptr<Probe> probeOf(napi_env env, napi_value value, const HostBox** host) {
+  const auto& box = unwrap<ProbeBox>(env, value);
+  *host = box->host.get();
+  return box->probe;
+}
 
 void addProbe(Napi::Object exports) {
   addFunction<attachProbe>(exports, "attachProbe");

@@ -62,6 +62,8 @@ class Correlator {
   // Whose request a request below serves, as this request's association says (rule 11; `descend` alone). kNoKey:
   // nobody's that is known.
   DiskKey ownerOf(const sm_request* below) const;
+  // Whether it ever names anyone.
+  bool attributesAtIssue() const { return correlation_ == kDescend && !content_; }
 
   // --- watching
   bool watchDisk(DiskKey disk);  // false: another probe watches it with this map

@@ -203,8 +203,8 @@ void Correlator::release(uint32_t contextSlot) {
 }
 
 DiskKey Correlator::ownerOf(const sm_request* below) const {
+  if (!attributesAtIssue()) return kNoKey;
   std::lock_guard lock(map_.mutex());
-  if (correlation_ != kDescend || content_) return kNoKey;
   const uint32_t owner = association_->find(below);
   if (owner >= Association::kAmbiguous || !contexts_[owner].live || !contexts_[owner].recorded) return kNoKey;
   return contexts_[owner].disk;

@@ -95,6 +95,18 @@ Stack::Stack(const std::vector<std::unique_ptr<IoThread>>& threads, HostClock& c
     clock_gettime(CLOCK_MONOTONIC, &time);
     return static_cast<uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(time.tv_nsec);
   };
+  table_.threads = [](const sm_stack* self) { return static_cast<uint32_t>(of(self).threads_.size()); };
+  table_.thread = [](const sm_stack* self) {
+    const IoThread* thread = IoThread::current();
+    const auto& own = of(self).threads_;
+    // Another host's thread is none of ours.
+    return thread && thread->index() < own.size() && own[thread->index()].get() == thread ? thread->index()
+                                                                                          : UINT32_MAX;
+  };
+  table_.timer_start = [](const sm_stack*, sm_timer* timer, uint64_t delay) {
+    IoThread::current()->timerStart(timer, delay);
+  };
+  table_.timer_stop = [](const sm_stack*, sm_timer* timer) { IoThread::current()->timerStop(timer); };
 }
 
 }  // namespace sm

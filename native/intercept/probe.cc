@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <mutex>
 #include <thread>
 
 #include "correlate/correlator.h"
 #include "intercept/deadline.h"
 #include "intercept/dispatch.h"
+#include "intercept/keep.h"
 #include "intercept/record_filter.h"
 
 namespace sm {
@@ -16,15 +16,6 @@ namespace sm {
 namespace {
 
 constexpr uint64_t kSettleTimeout = 10'000'000'000;  // ns
-
-// What a request in flight may still reach is never freed (rule 10); it stays findable, so that it is no leak.
-template <class T>
-void keepForever(std::unique_ptr<T> kept) {
-  static std::mutex mutex;
-  static auto* all = new std::vector<std::shared_ptr<void>>;
-  std::lock_guard lock(mutex);
-  all->push_back(std::move(kept));
-}
 
 std::vector<std::string> namesOf(uint8_t correlations) {
   std::vector<std::string> names;
@@ -49,6 +40,7 @@ class Tap : public Interposer {
     next->submit(next, device, request);
   }
   uint64_t inside() const override { return correlator_.insideDevice(key_); }
+  const char* name() const override { return "probe"; }
   DeviceKey key() const { return key_; }
 
  private:
@@ -110,7 +102,7 @@ int Probe::create(const sm_stack* stack, std::shared_ptr<AddressMap> map, const 
     return -EINVAL;
   }
   out->reset(new Probe());
-  (*out)->state_ = std::make_unique<State>();
+  (*out)->state_ = std::make_shared<State>();
   State& state = *(*out)->state_;
   state.stack = stack;
   state.map = std::move(map);
@@ -223,6 +215,20 @@ ProbeCounters Probe::counters() const {
   const CorrelatorCounters from = state_->correlator->counters();
   return {from.recorded, from.unrecorded, from.evidenceLost, from.taintOverflow, from.losses};
 }
+
+Interposer* Probe::on(const sm_device* device) const {
+  for (const auto& point : state_->devices) {
+    if (point.device == device) return point.tap.get();
+  }
+  return nullptr;
+}
+
+std::shared_ptr<const Correlator> Probe::owners() const {
+  if (!state_->correlator->attributesAtIssue()) return nullptr;
+  return {state_, state_->correlator.get()};
+}
+
+DiskKey Probe::keyOf(const DiskName& disk) { return state_->map->internDisk(disk); }
 
 int Probe::detach(uint64_t timeout) {
   const Deadline deadline(timeout);

@@ -18,6 +18,7 @@
 namespace sm {
 
 class Correlator;
+class Interposer;
 
 struct ProbeOptions {
   std::string association = "serial";
@@ -62,6 +63,13 @@ class Probe {
 
   ProbeCounters counters() const;
 
+  // For policies (rule 11). The probe's interposer of a device, null where it has none.
+  Interposer* on(const sm_device* device) const;
+  // Whose a request below is, to be asked as long as the pointer lives; after detach: nobody's. Null where requests
+  // below are not attributed one by one when they are issued: correlated by other than `descend`, or by content.
+  std::shared_ptr<const Correlator> owners() const;
+  DiskKey keyOf(const DiskName& disk);
+
   // Takes both points out, with I/O in flight, and makes every mapping stale (rule 7). Returns 0, or -ETIMEDOUT: taken
   // out, passing through, but something is still inside after `timeout` ns.
   int detach(uint64_t timeout);
@@ -69,7 +77,7 @@ class Probe {
  private:
   Probe() = default;
   struct State;
-  std::unique_ptr<State> state_;
+  std::shared_ptr<State> state_;
 };
 
 // The registered associations and correlations, for messages, types and the conformance suites.

@@ -5,6 +5,17 @@
 #include <bit>
 #include <new>
 
+#if defined(__SANITIZE_ADDRESS__)
+#define SM_LEAKS 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SM_LEAKS 1
+#endif
+#endif
+#if SM_LEAKS
+#include <sanitizer/lsan_interface.h>
+#endif
+
 namespace sm {
 
 namespace {
@@ -22,7 +33,17 @@ char* mapArea(size_t bytes, bool large) {
   if (before > 0) munmap(begin, before);
   munmap(begin + before + bytes, bytes - before);
   if (large) madvise(begin + before, bytes, MADV_HUGEPAGE);
+#if SM_LEAKS
+  __lsan_register_root_region(begin + before, bytes);  // what is found from here is no leak
+#endif
   return begin + before;
+}
+
+void unmapArea(char* area, size_t bytes) {
+#if SM_LEAKS
+  __lsan_unregister_root_region(area, bytes);
+#endif
+  munmap(area, bytes);
 }
 
 }  // namespace
@@ -30,7 +51,7 @@ char* mapArea(size_t bytes, bool large) {
 Pool::Pool() = default;
 
 Pool::~Pool() {
-  for (auto& area : areas_) munmap(area->memory, kAreaBytes);
+  for (auto& area : areas_) unmapArea(area->memory, kAreaBytes);
 }
 
 void Pool::link(Chunk* chunk) {
@@ -76,7 +97,7 @@ void Pool::removeChunk(Chunk* chunk) {
     if (vacant_ > kSpareChunks) madvise(chunk, kChunk, MADV_DONTNEED);
     return;
   }
-  munmap(area->memory, kAreaBytes);
+  unmapArea(area->memory, kAreaBytes);
   vacant_ -= kAreaBytes / kChunk;
   std::erase_if(areas_, [&](const auto& each) { return each.get() == area; });
 }

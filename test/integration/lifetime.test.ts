@@ -204,6 +204,9 @@ describe('garbage', () => {
       async function one(i) {
         const { host, disk } = await open('a'); // fails while the last one's device is locked
         const probe = await host.attachProbe({ map: await stratamap.openMap() });
+        await host.interpose({ type: 'delay', mean: 3600e9, ops: ['discard'] });
+        const limit = await host.interpose({ type: 'limit', probe, disk, iops: 1e6 });
+        if (i % 3 === 0) await limit.detach();
         if (i % 2) {
           const completions = probe.completions();
           await disk.write(0, Buffer.alloc(4096));

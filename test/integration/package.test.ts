@@ -71,6 +71,7 @@ test('the tarball holds what is needed and no more', () => {
       'NOTICE',
       'README.md',
       'binding.gyp',
+      'capabilities.json',
       'dist',
       'native',
       'package.json',

@@ -8,7 +8,7 @@ async function learning(probe: Probe): Promise<void> {
   while (!probe.learning) await new Promise((resolve) => setTimeout(resolve, 1));
 }
 
-describe.each(['extent', 'stripe'])('%s', (type) => {
+describe.each(['extent', 'log', 'stripe'])('%s', (type) => {
   describe.each(['serial', 'tag'] as const)('%s', (association) => {
     test('what is written is found where the map says', async () => {
       const { host, devices, disk, paths } = await openStack({ type });

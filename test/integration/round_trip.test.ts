@@ -50,7 +50,7 @@ async function reopens({ host, devices, volume, disk }: Stack): Promise<void> {
   expect(await again.listDisks()).toEqual([]);
 }
 
-describe.each(['extent', 'stripe'])('%s', (type) => {
+describe.each(['extent', 'log', 'stripe'])('%s', (type) => {
   test.each(['uring', 'posix'] as const)('%s on files', async (driver) => {
     const stack = await openStack({ type, driver });
     await everyOperation(stack);

@@ -2,7 +2,7 @@ import { runWorkload } from 'stratamap';
 import { describe, expect, test } from 'vitest';
 import { failureOf, MiB, openStack } from '../support/stack.js';
 
-describe.each(['extent', 'stripe'])('on %s', (type) => {
+describe.each(['extent', 'log', 'stripe'])('on %s', (type) => {
   test.each(['read', 'write', 'randread', 'randwrite', 'randrw'] as const)('%s counts what it did', async (pattern) => {
     const { disk } = await openStack({ type });
     const result = await runWorkload(disk, { pattern, blockSize: 8192, queueDepth: 16, operations: 500, seed: 7 });

@@ -52,6 +52,13 @@ const PRELUDE = `
       stack.probe = await stack.host.attachProbe({ map, association: 'address', correlation: 'ascend' });
       stack.work.push((async () => { for await (const batch of stack.probe.completions()) for (const _ of batch); })());
     },
+    async delay(stack) {
+      // The call waits for a thread longer than the vigil takes to look whether it is needed.
+      for (let i = 0; i < 4; ++i) require('node:crypto').pbkdf2('a', 'b', 700_000, 64, 'sha512', () => {});
+      stack.delay = await stack.host.interpose({ type: 'delay', mean: 3600e9 });
+      await begin.io(stack);
+      stack.work.push(stack.volume.createDisk({ vm: 'vm', name: 'held', size: MiB }));
+    },
     async administration(stack) {
       await begin.io(stack);
       const go = async (name) => {
@@ -71,7 +78,7 @@ const PRELUDE = `
   };
 `;
 
-export const STATES = ['idle', 'io', 'workload', 'probe', 'administration'] as const;
+export const STATES = ['idle', 'io', 'workload', 'probe', 'delay', 'administration'] as const;
 export type State = (typeof STATES)[number];
 
 export interface Ending {
@@ -115,6 +122,12 @@ export const ENDINGS: readonly Ending[] = [
       for (let i = 0; i < 20; ++i) { globalThis.gc(); await wait(5); }`,
     code: 0,
     states: ['idle', 'io', 'administration'],
+  },
+  {
+    name: 'the delay detached, then closed',
+    body: `if (!(await stack.delay.detach())) throw new Error('something was left in it'); await close(stack);`,
+    code: 0,
+    states: ['delay'],
   },
   { name: 'the end of the program', body: 'globalThis.stack = stack;', code: 0, states: ['idle'] },
   { name: 'a worker that is terminated', body: 'await wait(3600_000);', code: 0, inWorker: true },

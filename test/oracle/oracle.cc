@@ -83,7 +83,18 @@ void Oracle::close() {
   closing_ = true;
 }
 
+void Oracle::allocated(const sm_request* child) {
+  inFlight_.insert(child);
+  held_.insert(child);
+}
+
+void Oracle::released(const sm_request* child) {
+  held_.erase(child);
+  ended(child);
+}
+
 void Oracle::ended(const sm_request* request) {
+  if (held_.count(request)) return;
   inFlight_.erase(request);
   waiting_.erase(request);
   for (Disk& disk : disks_) disk.waiting.erase(request);

@@ -69,6 +69,11 @@ class Oracle {
   void lost();   // an event was not seen
   void close();  // before a detach: nothing is learned any more
 
+  // --- a child that was allocated, which may be long before it is issued, and released. Who watches cannot see that;
+  // but the host says when all that was allocated before has ended. Of what is issued at once neither need be told.
+  void allocated(const sm_request* child);
+  void released(const sm_request* child);
+
   // --- events. `blind`: the observer sees it go down, and will not see it come back.
   void submitted(const sm_request* request, uint32_t disk, bool blind);
   void completed(const sm_request* request);
@@ -161,6 +166,7 @@ class Oracle {
   std::map<const sm_request*, std::unique_ptr<Above>> above_;
   std::map<const sm_request*, std::shared_ptr<Below>> below_;
   InFlight inFlight_;  // everything, above and below, watched or not
+  InFlight held_;      // of which these end only when they are released
   InFlight waiting_;   // what has to end before anything is learned
   bool closing_ = false;
   uint64_t clock_ = 0;

@@ -11,6 +11,7 @@ test('the exports are these, and the same for import and require', () => {
     'StratamapError',
     'associations',
     'attachLoop',
+    'capabilities',
     'openHost',
     'openMap',
     'readJournal',

@@ -12,6 +12,18 @@ namespace sm {
 
 constexpr uint32_t kDeviceMaxTransfer = 1 << 20;  // bytes
 
+// Whether the segments are there and add up to the length, and not to that and 2^64.
+inline bool dataAddsUp(const sm_request& request) {
+  if (request.iov_count > SM_IOV_MAX || (request.iov_count > 0 && !request.iov)) return false;
+  uint64_t left = request.length;
+  for (uint32_t i = 0; i < request.iov_count; ++i) {
+    const iovec& part = request.iov[i];
+    if (part.iov_len > left || (part.iov_len > 0 && !part.iov_base)) return false;
+    left -= part.iov_len;
+  }
+  return left == 0;
+}
+
 // Whether the request is at its end already: refused, or with nothing to do. *status is then its result: -EROFS,
 // -EINVAL (malformed, misaligned, or beyond the end), -ENOSPC (a write beyond the end), or 0.
 inline bool endsEarly(const sm_device& device, const sm_request& request, int32_t* status) {
@@ -40,10 +52,7 @@ inline bool endsEarly(const sm_device& device, const sm_request& request, int32_
     *status = request.op == SM_OP_WRITE || request.op == SM_OP_WRITE_ZEROES ? -ENOSPC : -EINVAL;
   }
   if (data) {
-    uint64_t sum = 0;
-    const uint32_t count = std::min<uint32_t>(request.iov_count, SM_IOV_MAX);
-    for (uint32_t i = 0; i < count; ++i) sum += request.iov[i].iov_len;
-    if (count != request.iov_count || sum != request.length || request.length > device.max_transfer) *status = -EINVAL;
+    if (request.length > device.max_transfer || !dataAddsUp(request)) *status = -EINVAL;
   }
   return *status != 0 || request.length == 0 || (request.op == SM_OP_DISCARD && !(device.flags & SM_DEVICE_DISCARD));
 }

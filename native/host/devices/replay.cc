@@ -22,6 +22,8 @@ namespace {
 
 constexpr uint64_t kSector = 512;  // bytes: what a medium writes whole or not at all
 constexpr uint64_t kPiece = 1 << 20;
+// What has no data may be as long as the medium: it is there or not in at most this many pieces.
+constexpr uint64_t kPieces = kDeviceMaxTransfer / kSector;
 // Of a change that is not durable much may be there or little: nothing, half of its sectors, or all.
 constexpr uint64_t kQuarters[] = {0, 2, 2, 4};
 
@@ -129,7 +131,7 @@ class Journal::Reader {
 
   // False: no recording device has written that.
   bool take(const JournalRecord& record, uint64_t dataAt) {
-    if (record.instant < facts_.to) return false;
+    if (record.instant < facts_.to || record.instant == kNeverInstant) return false;
     if (record.kind != JournalRecord::kBase) facts_.to = record.instant + 1;
     switch (record.kind) {
       case JournalRecord::kBase:
@@ -154,7 +156,8 @@ class Journal::Reader {
   bool issued(const JournalRecord& record, uint64_t dataAt) {
     const bool flush = record.op == SM_OP_FLUSH;
     if (!flush && (!sm_op_modifies(record.op) || !inside(record))) return false;
-    if (!running_.emplace(record.id, flush ? record.instant : journal_.changes_.size()).second) return false;
+    const Running running{record.op, flush ? record.instant : journal_.changes_.size()};
+    if (!running_.emplace(record.id, running).second) return false;
     facts_.flushes += flush;
     if (flush) return true;
     journal_.changes_.push_back({.op = record.op,
@@ -169,14 +172,13 @@ class Journal::Reader {
 
   bool completed(const JournalRecord& record) {
     const auto found = running_.find(record.id);
-    if (found == running_.end()) return false;
-    const uint64_t index = found->second;
+    if (found == running_.end() || found->second.op != record.op) return false;
+    const uint64_t index = found->second.index;
     running_.erase(found);
     if (record.op == SM_OP_FLUSH) {
       if (record.status == 0) flushed(index, record.instant);
       return true;
     }
-    if (index >= journal_.changes_.size()) return false;
     JournalChange& change = journal_.changes_[index];
     change.status = record.status;
     change.completed = record.instant;
@@ -203,8 +205,12 @@ class Journal::Reader {
   JournalFacts& facts_;
   uint64_t size_ = 0;
   std::vector<char> data_;
-  std::unordered_map<uint64_t, uint64_t> running_;  // by id: a flush's issue, or a change's index
-  std::vector<size_t> waiting_;                     // completed, not durable
+  struct Running {
+    uint8_t op;
+    uint64_t index;  // of a change; of a flush the instant of its issue
+  };
+  std::unordered_map<uint64_t, Running> running_;  // by id
+  std::vector<size_t> waiting_;                    // completed, not durable
 };
 
 Journal::Journal(std::string path, int fd) : path_(std::move(path)), owned_(new OwnedFd(fd)), fd_(fd) {}
@@ -269,11 +275,16 @@ Failure Journal::crash(uint64_t at, uint64_t seed, const std::string& into) cons
     // What a discarded range holds is undefined for good: zeroes, or what was there.
     const bool certain = change.durable < at && change.op != SM_OP_DISCARD;
     const uint64_t quarters = certain ? 4 : kQuarters[random() % 4];
-    uint64_t begin = 0;  // of the run of sectors that are there
-    for (uint64_t sector = 0; sector < change.length && status == 0; sector += kSector) {
-      if (quarters == 4 || (quarters == 2 && random() % 2)) continue;
-      if (begin < sector) status = copy(change, begin, sector - begin, fd);
-      begin = sector + kSector;
+    if (quarters != 2) {
+      if (quarters == 4) status = copy(change, 0, change.length, fd);
+      continue;
+    }
+    const uint64_t piece = (change.length / kSector + kPieces - 1) / kPieces * kSector;
+    uint64_t begin = 0;  // of the run of pieces that are there
+    for (uint64_t at = 0; at < change.length && status == 0; at += piece) {
+      if (random() % 2) continue;
+      if (begin < at) status = copy(change, begin, at - begin, fd);
+      begin = at + piece;
     }
     if (begin < change.length && status == 0) status = copy(change, begin, change.length - begin, fd);
   }

@@ -51,7 +51,7 @@ class Journal {
 
   // Makes the file `into` what a crash may leave when everything recorded before the instant `at` had happened, and
   // nothing else: all that was durable; of every other change issued by then, and of every discard, a random part, in
-  // sectors of 512 bytes.
+  // sectors of 512 bytes (in multiples of them where it is longer than a request with data can be).
   // The same for the same journal, instant and seed. An existing file is overwritten; ERR_STRATAMAP_BUSY where someone
   // has locked it, as an open device is.
   Failure crash(uint64_t at, uint64_t seed, const std::string& into) const;

@@ -54,7 +54,7 @@ bool dataAddsUp(const sm_request& request) {
   if (!request.iov || request.iov_count == 0 || request.iov_count > SM_IOV_MAX) return false;
   uint64_t sum = 0;
   for (uint32_t i = 0; i < request.iov_count; ++i) {
-    if (request.iov[i].iov_len > kMaxTransfer) return false;
+    if (request.iov[i].iov_len > kMaxTransfer || (request.iov[i].iov_len > 0 && !request.iov[i].iov_base)) return false;
     sum += request.iov[i].iov_len;
   }
   return sum == request.length;

@@ -1,6 +1,7 @@
 #include "children.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace sm {
 namespace {
@@ -20,6 +21,19 @@ uint32_t cut(const iovec* iov, uint64_t from, uint64_t length, iovec* out) {
 }
 
 }  // namespace
+
+void fillZeroes(const iovec* iov, uint64_t from, uint64_t length) {
+  for (; length > 0; ++iov) {
+    if (from >= iov->iov_len) {
+      from -= iov->iov_len;
+      continue;
+    }
+    const uint64_t piece = std::min<uint64_t>(length, iov->iov_len - from);
+    memset(static_cast<char*>(iov->iov_base) + from, 0, piece);
+    length -= piece;
+    from = 0;
+  }
+}
 
 Children::Children(const sm_services* services, Issue issue) : services_(services), issue_(issue) {
   if (issue != Issue::kFresh) return;

@@ -11,6 +11,9 @@
 
 namespace sm {
 
+// Zeroes `length` bytes of a read's buffers from byte `from`.
+void fillZeroes(const iovec* iov, uint64_t from, uint64_t length);
+
 class Children {
  public:
   Children(const sm_services* services, Issue issue);

@@ -27,6 +27,9 @@ struct Header {
 static_assert(sizeof(Header) == 64);
 static_assert(sizeof(Header) + kMaxDisks * sizeof(DiskRecord) <= kDirectoryBytes);
 
+// No use of a volume counts so far: of two copies the newer is always known.
+constexpr uint64_t kLastSequence = UINT64_MAX / 2;
+
 uint64_t copyBytes(uint32_t count) { return sizeof(Header) + count * sizeof(DiskRecord); }
 uint64_t copyAt(uint32_t copy) { return kDirectoryAt + copy * kDirectoryBytes; }
 
@@ -48,6 +51,7 @@ bool nameIsWhole(const char (&name)[SM_NAME_MAX + 1]) {
 }
 
 bool sensible(const Header& header, const std::vector<DiskRecord>& disks, uint32_t blockSize) {
+  if (header.nextId == 0 || header.sequence > kLastSequence) return false;
   std::set<uint32_t> ids;
   std::set<std::pair<std::string, std::string>> names;
   for (const DiskRecord& disk : disks) {

@@ -4,24 +4,6 @@
 #include <cerrno>
 
 namespace sm {
-namespace {
-
-// Zeroes `length` bytes of a read's buffers from byte `from`.
-void fillZeroes(const iovec* iov, uint64_t from, uint64_t length) {
-  for (; length > 0; ++iov) {
-    if (from >= iov->iov_len) {
-      from -= iov->iov_len;
-      continue;
-    }
-    const uint64_t piece = std::min<uint64_t>(length, iov->iov_len - from);
-    memset(static_cast<char*>(iov->iov_base) + from, 0, piece);
-    length -= piece;
-    from = 0;
-  }
-}
-
-}  // namespace
-
 ExtentIo::ExtentIo(const sm_services* services, sm_device* const* devices, uint32_t deviceCount, Issue issue,
                    uint64_t extentBytes, ExtentTable& table, Durability& durability)
     : Flow(services, devices, deviceCount, issue, durability),

@@ -6,7 +6,7 @@
 // counts the children that touch it, and is not used again before they have completed.
 #pragma once
 
-#include "extent_commit.h"
+#include "commit.h"
 #include "extent_table.h"
 #include "flow.h"
 

@@ -13,6 +13,9 @@ namespace {
 constexpr uint64_t kFormatPiece = 1 << 20;  // bytes written at once
 constexpr uint64_t kAlignment = 1 << 20;    // bytes: larger extents are aligned to this
 
+// No use of a volume counts so far: of two entries the newer is always known.
+constexpr uint64_t kLastSequence = UINT64_MAX / 2;
+
 uint32_t checksum(const ExtentSector& sector, const uint8_t uuid[16]) {
   return crc32c(crc32c(0, uuid, 16), &sector, offsetof(ExtentSector, crc));
 }
@@ -28,6 +31,7 @@ ExtentLayout extentLayout(uint64_t bytes, uint64_t extentBytes) {
   layout.dataAt = roundUp(layout.tableAt + layout.sectors * sizeof(ExtentSector), std::min(extentBytes, kAlignment));
   layout.extents =
       bytes > layout.dataAt ? static_cast<uint32_t>(std::min(most, (bytes - layout.dataAt) / extentBytes)) : 0;
+  if (layout.extents == 0) layout.sectors = 0;  // a table might not fit either
   return layout;
 }
 
@@ -98,6 +102,11 @@ int32_t ExtentTable::loadPart(const sm_services* services, uint32_t device, sm_e
   for (uint32_t i = 0; i < part.layout.extents; ++i) {
     extents_[part.first + i].device = static_cast<uint16_t>(device);  // by which entryOf finds it
     const ExtentEntry& entry = entryOf(part.first + i);
+    if (entry.sequence > kLastSequence)
+      return report(error, -EBADMSG,
+                    "the table of extents on device '%s' is whole but makes no sense: it was not written by this "
+                    "program; restore the device from a backup, or format the volume anew",
+                    part.device->name);
     extents_[part.first + i] = {entry.disk, entry.index, 0, static_cast<uint16_t>(device),
                                 entry.disk ? ExtentState::kDurable : ExtentState::kFree};
     nextSequence_ = std::max(nextSequence_, entry.sequence + 1);
@@ -201,7 +210,8 @@ void ExtentTable::build(Part& part, uint32_t number) {
   sector.crc = checksum(sector, uuid_);
 }
 
-bool ExtentTable::nextRun(uint64_t longest, Run* out) {
+CommitSource::Next ExtentTable::next(uint32_t stage, uint32_t, uint64_t longest, Run* out) {
+  if (stage == 0) return Next::kNone;  // the devices are flushed before anything is written
   const uint32_t most = static_cast<uint32_t>(std::max<uint64_t>(1, longest / kPage));
   for (; runPart_ < parts_.size(); ++runPart_, runPage_ = 0) {
     Part& part = parts_[runPart_];
@@ -212,9 +222,9 @@ bool ExtentTable::nextRun(uint64_t longest, Run* out) {
     while (runPage_ < pages && part.writing[runPage_] && runPage_ - from < most) ++runPage_;
     *out = {part.device, part.layout.tableAt + from * kPage, (runPage_ - from) * kPage,
             part.image.get() + from * kPage};
-    return true;
+    return Next::kRun;
   }
-  return false;
+  return Next::kNone;
 }
 
 void ExtentTable::end(bool durable) {

@@ -16,6 +16,7 @@
 
 #include <vector>
 
+#include "commit.h"
 #include "medium.h"
 #include "superblock.h"
 
@@ -63,7 +64,7 @@ struct ExtentLayout {
 // `bytes` is a device's size, at least kTypeAt.
 ExtentLayout extentLayout(uint64_t bytes, uint64_t extentBytes);
 
-class ExtentTable {
+class ExtentTable final : public CommitSource {
  public:
   // Writes the tables of an empty volume.
   static int32_t format(const sm_services* services, sm_device* const* devices, const Superblock& superblock,
@@ -97,17 +98,12 @@ class ExtentTable {
   // Returns whether that made it free.
   bool dropUser(Extent& extent) { return --extent.users == 0 && extent.state == ExtentState::kCleared && free(extent); }
 
-  // --- commit, one at a time. begin puts what is true now into sectors in memory; nextRun gives page-aligned pieces of
-  // them to write, each once; end says whether all of that is durable (else it is due again).
-  struct Run {
-    sm_device* device;
-    uint64_t offset, length;  // bytes
-    void* data;               // page-aligned; does not change before end
-  };
+  // --- commit, one at a time. begin puts what is true now into sectors in memory, which do not change before end; the
+  // second stage writes them, in page-aligned pieces.
   bool dirty() const { return dirtySectors_ > 0; }
-  void begin();
-  bool nextRun(uint64_t longest, Run* out);
-  void end(bool durable);
+  void begin() override;
+  Next next(uint32_t stage, uint32_t slot, uint64_t longest, Run* out) override;
+  void end(bool durable) override;
 
  private:
   struct Part {  // one device's
@@ -136,7 +132,7 @@ class ExtentTable {
   uint64_t random_ = 0;
   uint32_t freeing_ = 0, clearing_ = 0, cleared_ = 0;  // extents in these states
   uint32_t dirtySectors_ = 0;
-  uint32_t runPart_ = 0, runPage_ = 0;  // where nextRun goes on
+  uint32_t runPart_ = 0, runPage_ = 0;  // where next goes on
 };
 
 }  // namespace sm

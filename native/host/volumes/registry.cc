@@ -5,6 +5,7 @@ namespace {
 
 constexpr const sm_volume_ops* kVolumes[] = {
     &extentOps,
+    &logOps,
     &stripeOps,
 };
 

@@ -47,6 +47,15 @@ StripeLayout makeLayout(uint64_t smallest, uint64_t chunkBytes, uint32_t devices
   return layout;
 }
 
+// The rows of every disk, from the first to behind the last, in order.
+std::vector<std::pair<uint64_t, uint64_t>> takenRows(const Volume& volume) {
+  std::vector<std::pair<uint64_t, uint64_t>> taken;
+  for (const DiskRecord& disk : volume.directory.disks())
+    taken.emplace_back(disk.words[0], disk.words[0] + volume.layout.rowsOf(disk.bytes));
+  std::sort(taken.begin(), taken.end());
+  return taken;
+}
+
 int32_t format(const sm_services* services, sm_device* const* devices, uint32_t count, const sm_option* options,
                uint32_t optionCount, sm_error* error) {
   return guarded(error, [&]() -> int32_t {
@@ -100,6 +109,13 @@ int32_t open(const sm_services* services, sm_device* const* devices, uint32_t co
         return report(error, -EBADMSG,
                       "the directory on device '%s' is whole but disk '%s' of '%s' lies outside the volume",
                       devices[0]->name, record.name, record.vm);
+    const auto taken = takenRows(*volume);
+    for (size_t i = 1; i < taken.size(); ++i)
+      if (taken[i].first < taken[i - 1].second)
+        return report(error, -EBADMSG,
+                      "the directory on device '%s' is whole but two disks share row %llu: it was not written by this "
+                      "program; restore the device from a backup, or format the volume anew",
+                      devices[0]->name, Long(taken[i].first));
     volume->io =
         std::make_unique<StripeIo>(services, devices, static_cast<Issue>(issue), volume->layout, volume->durability);
     *out = volume.release();
@@ -116,11 +132,8 @@ int32_t close(void* handle, sm_error* error) {
 
 // The first row of the first gap of `rows` rows, as if disk `without` were not there; or -1, and the largest gap.
 int64_t findGap(const Volume& volume, uint64_t rows, uint64_t* largest) {
-  std::vector<std::pair<uint64_t, uint64_t>> taken;
-  for (const DiskRecord& disk : volume.directory.disks())
-    taken.emplace_back(disk.words[0], disk.words[0] + volume.layout.rowsOf(disk.bytes));
+  auto taken = takenRows(volume);
   taken.emplace_back(volume.layout.rows, volume.layout.rows);
-  std::sort(taken.begin(), taken.end());
   uint64_t at = 0;
   *largest = 0;
   for (const auto& [from, to] : taken) {

@@ -1,6 +1,7 @@
 #include "superblock.h"
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstddef>
 #include <random>
@@ -78,6 +79,11 @@ int32_t checkOne(const Superblock& found, const sm_device* device, const char* t
     return report(error, -EMEDIUMTYPE,
                   "device '%s' holds a volume of type '%.31s', not '%s': open it with its own type", device->name,
                   found.type, type);
+  if (!std::has_single_bit(found.blockSize) || found.blockSize > kPage || found.deviceBytes < kTypeAt)
+    return report(error, -EBADMSG,
+                  "the superblock of device '%s' is whole but makes no sense (%llu bytes in blocks of %u): it was not "
+                  "written by this program; restore the device from a backup, or format it anew",
+                  device->name, static_cast<Long>(found.deviceBytes), found.blockSize);
   return 0;
 }
 

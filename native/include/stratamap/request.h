@@ -72,8 +72,9 @@ typedef struct sm_request {
   uint64_t spare[4];
   void *extension; /* SM_EXTENSION bytes behind the request, zero at allocation, copied by clone */
 
-  /* Scratch of whoever executes the request (above, the volume; below, the driver), from when it is submitted to it
-   * until it calls sm_request_complete; undefined to everyone else and at any other time. */
+  /* Scratch of whoever has the request: above, the volume; below, an interposer while it holds the request back, then
+   * the driver. From when it is submitted to it until it passes it on or calls sm_request_complete; undefined to
+   * everyone else and at any other time. */
   uint64_t driver[4];
 
   /* Completion. Use the functions below. */

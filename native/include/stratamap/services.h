@@ -77,7 +77,7 @@ struct sm_services {
 };
 
 /* What a tool that attaches to a running host is given. Every entry may be called from any thread that is not an I/O
- * thread, except `resume` and `stamp`. */
+ * thread, unless it says otherwise. */
 typedef struct sm_stack sm_stack;
 struct sm_stack {
   uint32_t version; /* SM_CONTRACT_VERSION */
@@ -103,6 +103,16 @@ struct sm_stack {
 
   /* The time, taken once per batch of completions; on an I/O thread (elsewhere: the clock is read). */
   uint64_t (*now)(const sm_stack *self);
+
+  /* How many I/O threads there are, and which of them is calling: 0 to threads - 1, elsewhere UINT32_MAX. From any
+   * thread. The number never changes. */
+  uint32_t (*threads)(const sm_stack *self);
+  uint32_t (*thread)(const sm_stack *self);
+
+  /* Timers, on an I/O thread: a timer runs on the thread that started it, never before its time, and is started again
+   * and stopped there alone. Its memory is its owner's, who stops it before it goes. */
+  void (*timer_start)(const sm_stack *self, sm_timer *timer, uint64_t delay);
+  void (*timer_stop)(const sm_stack *self, sm_timer *timer);
 };
 
 #ifdef __cplusplus

@@ -41,6 +41,24 @@ TEST_CASE("null has a size and, but for its beginning, no data") {
   CHECK(rig.ranged(d, 99, 0, 512) == -EINVAL);
 }
 
+TEST_CASE("segments that are not there, or add up only as they go round, are refused") {
+  Rig rig;
+  std::unique_ptr<Device> device;
+  REQUIRE_FALSE(openDevice({.name = "n", .driver = "null", .bytes = 1 << 30}, rig.threads, &device));
+  sm_device* d = device->contract();
+  Memory memory(4096);
+  uint8_t* at = memory.data();
+  const auto run = [&](std::vector<iovec> iov) {
+    return rig.run(d, {.op = SM_OP_READ, .length = 4096, .iov = std::move(iov)});
+  };
+  CHECK(run({{at, 2048}, {nullptr, 0}, {at + 2048, 2048}}) == 0);
+  CHECK(run({{at, SIZE_MAX}, {at, 4097}}) == -EINVAL);
+  CHECK(run({{at, size_t{1} << 63}, {at, size_t{1} << 63}, {at, 4096}}) == -EINVAL);
+  CHECK(run({{at, 2048}, {nullptr, 2048}}) == -EINVAL);
+  CHECK(run({{at, 4096}, {at, 512}}) == -EINVAL);
+  CHECK(run({}) == -EINVAL);
+}
+
 TEST_CASE("null at depth 32 on one thread") {
   constexpr uint64_t kTotal = 5'000'000, kDepth = 32;
   Rig rig;

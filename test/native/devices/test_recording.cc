@@ -262,6 +262,27 @@ TEST_CASE("what the medium held before is in the journal, but not its zeroes") {
   CHECK((b.crash(*journal, journal->facts().to) == held));
 }
 
+TEST_CASE("a discard as long as a very large medium is replayed in few pieces") {
+  constexpr uint64_t kLarge = uint64_t{1} << 42;  // a hole: as long as the file system lets a file be
+  JournalHeader header{.version = kJournalVersion, .blockSize = 512, .bytes = kLarge, .from = 1};
+  std::memcpy(header.magic, kJournalMagic, sizeof header.magic);
+  header.checksum = crc32(0, &header, offsetof(JournalHeader, checksum));
+  std::string text(reinterpret_cast<char*>(&header), sizeof header);
+  for (uint64_t i = 0; i < 8; ++i) {
+    JournalRecord record{
+        .kind = JournalRecord::kIssue, .op = SM_OP_DISCARD, .instant = 1 + i, .id = 1 + i, .length = kLarge};
+    record.checksum = crc32(0, &record.kind, sizeof record - offsetof(JournalRecord, kind));
+    text.append(reinterpret_cast<char*>(&record), sizeof record);
+  }
+  Bench b;
+  std::ofstream(b.journal, std::ios::binary) << text;
+  const auto journal = b.read();
+  const Failure failure = journal->crash(journal->facts().to, 1, b.folder / "crashed");
+  INFO(failure.message);
+  CHECK_FALSE(failure);
+  CHECK(std::filesystem::file_size(b.folder / "crashed") == kLarge);
+}
+
 TEST_CASE("a journal that ends anywhere is a shorter one") {
   Bench b;
   b.open();
@@ -350,6 +371,13 @@ TEST_CASE("what is no journal, or contradicts itself, is refused") {
   checkRefused(record([](JournalRecord& r) { r.offset = UINT64_MAX - 511; }), says);
   checkRefused(record([](JournalRecord& r) { r.length = 100; }), says);
   checkRefused(record([](JournalRecord& r) { r.instant = 0; }), says);
+  checkRefused(record([](JournalRecord& r) { r.instant = UINT64_MAX; }), says);
+  {
+    const std::string issued = readFile(record([](JournalRecord&) {})).substr(whole.size());
+    JournalRecord other{.kind = JournalRecord::kComplete, .op = SM_OP_FLUSH, .instant = recordedInstant() + 1, .id = 7};
+    other.checksum = crc32(0, &other.kind, sizeof other - offsetof(JournalRecord, kind));
+    checkRefused(written(whole + issued + std::string(reinterpret_cast<char*>(&other), sizeof other)), says);
+  }
   // A length that would take the checksum beyond the end.
   CHECK_FALSE(Journal::open(record([](JournalRecord& r) { r.op = SM_OP_WRITE, r.length = UINT64_MAX; }), &journal));
   CHECK(journal->facts().tornBytes == sizeof(JournalRecord));

@@ -35,6 +35,7 @@ struct Shape {
 Shape shapeOf(const std::string& type) {
   static const std::map<std::string, Shape> shapes = {
       {"extent", {{{"extentSize", "8K"}}, 640 << 10}},
+      {"log", {{{"segmentSize", "16K"}, {"clean", "50"}}, 900 << 10}},
       {"stripe", {{{"chunkSize", "8K"}}, 900 << 10}},
   };
   const auto found = shapes.find(type);
@@ -279,7 +280,7 @@ class Crasher {
   const std::string type_;
   const Shape shape_;
   // In memory where that can be: what a crash leaves is in the journal, and not on the medium.
-  TempFolder folder_{access("/dev/shm", W_OK) == 0 ? "/dev/shm" : std::getenv("TMPDIR")};
+  TempFolder folder_{memoryFolder()};
   std::string images_[kDevices];
   const std::unique_ptr<Host> recording_ = openHost(), reopening_ = openHost();
   std::vector<uint64_t> data_ = std::vector<uint64_t>(kDiskBytes / 8);

@@ -57,20 +57,28 @@ inline sm_device* openNull(Host& host, const std::string& name, uint64_t bytes) 
   return device;
 }
 
-// A kind of volume, and how many devices it takes.
+// A kind of volume, how many devices it takes, how many operations at each depth it is tried with, and how it is
+// formatted.
 struct VolumeKind {
   std::string type;
   size_t devices;
+  uint64_t operations = 1500;
+  Options options;
 };
 
 inline std::vector<VolumeKind> volumeKinds() {
-  std::vector<VolumeKind> kinds{{"extent", 1}, {"extent", 2}, {"stripe", 2}};
-  const std::string permuting = SM_FIXTURES "/permuting.so";
-  if (access(permuting.c_str(), R_OK) == 0) {
-    kinds.push_back({permuting, 2});
-  } else {
-    MESSAGE("skipped for volume permuting: " << permuting << " is not built");
-  }
+  std::vector<VolumeKind> kinds{{"extent", 1}, {"extent", 2}, {"log", 1}, {"log", 2}, {"stripe", 2}};
+  const auto fixture = [&](const char* name, uint64_t operations, const std::vector<Options>& formats) {
+    const std::string path = std::string(SM_FIXTURES "/") + name + ".so";
+    if (access(path.c_str(), R_OK) != 0) {
+      MESSAGE("skipped for volume " << name << ": " << path << " is not built");
+      return;
+    }
+    for (const Options& options : formats) kinds.push_back({path, 2, operations, options});
+  };
+  fixture("permuting", 1500, {{}});
+  for (const char* name : {"copying", "anonymizing", "encrypting", "dedup", "rmw"}) fixture(name, 400, {{}});
+  for (const char* name : {"deferring", "mirroring", "journalling"}) fixture(name, 400, {{}, {{"ack", "early"}}});
   return kinds;
 }
 

@@ -127,6 +127,12 @@ inline WorkloadResult runWorkload(VirtualDisk& disk, const WorkloadOptions& opti
   return running.wait();
 }
 
+// Where files are to be in memory, where that can be.
+inline const char* memoryFolder() {
+  if (const char* given = std::getenv("SM_MEMORY")) return given;
+  return access("/dev/shm", W_OK) == 0 ? "/dev/shm" : std::getenv("TMPDIR");
+}
+
 struct TempFolder {
   TempFolder() : TempFolder(std::getenv("TMPDIR")) {}
   explicit TempFolder(const char* base) {
@@ -138,7 +144,7 @@ struct TempFolder {
     rmdir(path.c_str());
   }
   std::string file(const std::string& name, uint64_t bytes) {
-    const std::string file = path + "/" + name;
+    std::string file = path + "/" + name;
     std::unique_ptr<FILE, int (*)(FILE*)> opened(fopen(file.c_str(), "wb"), fclose);
     if (!opened || ftruncate(fileno(opened.get()), static_cast<off_t>(bytes)) != 0) std::abort();
     files.push_back(file);

@@ -63,6 +63,14 @@ TEST_CASE("what lies outside the disk, is unaligned or does not add up is refuse
     disk.submit(&io.io);
     CHECK(io.done.get() == -EINVAL);
     CHECK(diskIo(disk, SM_OP_READ, 0, nullptr, 512) == -EINVAL);
+    AwaitedIo nowhere;
+    nowhere.io.op = SM_OP_WRITE;
+    nowhere.io.length = 512;
+    nowhere.io.iovCount = 1;
+    nowhere.io.iov[0] = {nullptr, 512};
+    nowhere.io.done = io.io.done;
+    disk.submit(&nowhere.io);
+    CHECK(nowhere.done.get() == -EINVAL);
     CHECK(seen == 3);
   }
 }

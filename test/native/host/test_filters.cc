@@ -166,20 +166,18 @@ TEST_CASE("detach returns when the last request that the filter saw has complete
   onThread(fixture.thread, [&] { fixture.volume.hold = true; });
   AwaitedIo io;
   io.submit(*fixture.disk, SM_OP_FLUSH, 0, nullptr, 0);
+  while (fixture.disk->inFlight() == 0) std::this_thread::yield();
   SUBCASE("in time") {
     std::thread releaser([&] {
-      while (fixture.disk->inFlight() == 0) std::this_thread::yield();
       onThread(fixture.thread, [&] {
         for (sm_request* request : fixture.volume.held) sm_request_complete(request, 0);
       });
     });
-    while (fixture.disk->inFlight() == 0) std::this_thread::yield();
     CHECK(fixture.disk->detachFilter(&filter, 60 * kSecond) == 0);
     CHECK(log == Log{"+f", "-f"});
     releaser.join();
   }
   SUBCASE("too late: it is out, and its completion still comes") {
-    while (fixture.disk->inFlight() == 0) std::this_thread::yield();
     CHECK(fixture.disk->detachFilter(&filter, 1'000'000) == -ETIMEDOUT);
     onThread(fixture.thread, [&] {
       CHECK(log == Log{"+f"});

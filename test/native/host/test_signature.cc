@@ -80,7 +80,7 @@ TEST_CASE("known signatures are found wherever they lie, and named") {
 
 TEST_CASE("a forced format leaves nothing wherever a signature may lie, but ours") {
   constexpr char kNoise = '\xee';
-  for (const auto& [type, count] : {std::pair{"extent", 1}, std::pair{"stripe", 2}}) {
+  for (const auto& [type, count] : {std::pair{"extent", 1}, std::pair{"log", 1}, std::pair{"stripe", 2}}) {
     for (const Case& known : kCases) {
       CAPTURE(known.name);
       TempFolder folder;

@@ -205,9 +205,48 @@ TEST_CASE("a host says what the user should know") {
   const std::vector<std::string> notices = host->notices();
   REQUIRE_FALSE(notices.empty());
   CHECK(notices[0].find("io_uring") != std::string::npos);
-  CHECK(volumeTypes() == std::vector<std::string>{"extent", "stripe"});
+  CHECK(volumeTypes() == std::vector<std::string>{"extent", "log", "stripe"});
   const auto drivers = deviceDrivers();
   for (const char* driver : {"null", "posix"}) {
     CHECK(std::find(drivers.begin(), drivers.end(), driver) != drivers.end());
+  }
+}
+
+TEST_CASE("a tool has timers on each I/O thread, and knows which thread it is on") {
+  HostOptions options;
+  options.threads = 3;
+  auto host = openHost(options);
+  auto other = openHost();
+  const sm_stack* stack = host->stack();
+  CHECK(stack->threads(stack) == 3);
+  CHECK(stack->thread(stack) == UINT32_MAX);
+  onThread(*other->threads()[0], [&] { CHECK(stack->thread(stack) == UINT32_MAX); });
+  struct Timer {
+    sm_timer timer{};  // first: found from it
+    const sm_stack* stack;
+    std::atomic<int> fired{0};
+    std::atomic<uint32_t> on{UINT32_MAX};
+  };
+  for (uint32_t i = 0; i < 3; ++i) {
+    Timer soon, never;
+    for (Timer* each : {&soon, &never}) {
+      each->stack = stack;
+      each->timer.run = [](sm_timer* timer) {
+        auto* self = reinterpret_cast<Timer*>(timer);
+        self->on = self->stack->thread(self->stack);
+        ++self->fired;
+      };
+    }
+    onThread(*host->threads()[i], [&] {
+      CHECK(stack->thread(stack) == i);
+      stack->timer_start(stack, &soon.timer, 1'000'000);
+      stack->timer_start(stack, &never.timer, 1'000'000);
+      stack->timer_stop(stack, &never.timer);
+    });
+    while (soon.fired == 0) std::this_thread::yield();
+    onThread(*host->threads()[i], [] {});
+    CHECK(soon.fired == 1);
+    CHECK(soon.on == i);
+    CHECK(never.fired == 0);
   }
 }

@@ -24,7 +24,7 @@ void verifyOn(const std::vector<std::string>& paths, const std::string& driver, 
     for (size_t i = 0; i < kind.devices; ++i) {
       devices.push_back(test::openDevice(*host, "d" + std::to_string(i), paths[i], driver));
     }
-    REQUIRE_OK(host->formatVolume(kind.type, devices, {}, true));
+    REQUIRE_OK(host->formatVolume(kind.type, devices, kind.options, true));
     Volume* volume = nullptr;
     REQUIRE_OK(host->openVolume("v0", kind.type, devices, {}, &volume));
     CHECK(volume->name() == "v0");
@@ -36,7 +36,7 @@ void verifyOn(const std::vector<std::string>& paths, const std::string& driver, 
     CHECK(disk->bytes() == 2 << 20);
     for (uint32_t depth : {1u, 32u, 256u}) {
       CAPTURE(depth);
-      checkClean(runWorkload(*disk, verifyingLoad(depth, depth == 1 ? 200 : 1500)));
+      checkClean(runWorkload(*disk, verifyingLoad(depth, depth == 1 ? 200 : kind.operations)));
     }
     CHECK(diskIo(*kept, SM_OP_WRITE, 64 << 10, data.data(), data.size()) == 0);
     CHECK(diskIo(*kept, SM_OP_FLUSH, 0, nullptr, 0) == 0);

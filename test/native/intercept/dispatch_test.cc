@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <memory>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -183,4 +184,147 @@ TEST_CASE("two threads submit while interposers come and go: each request is com
   CHECK(driver.seen == submitted);
   CHECK(watched > 0);
   CHECK(driver.device.ops == &driver.ops);
+}
+
+namespace {
+
+// Holds back what comes, until it is told to pass it on.
+struct Holding : Counting {
+  std::vector<std::pair<const sm_device_ops*, sm_request*>> held;
+  sm_device* device = nullptr;
+  bool holds = true;
+  void submit(const sm_device_ops* next, sm_device* to, sm_request* request) override {
+    if (!holds) return Counting::submit(next, to, request);
+    device = to;
+    DispatchChain::hold(next);
+    held.emplace_back(next, request);
+  }
+  void passOn() {
+    for (auto [next, request] : std::exchange(held, {})) {
+      Counting::submit(next, device, request);
+      DispatchChain::letGo(next);
+    }
+  }
+  void release() override { passOn(); }
+  uint64_t inside() const override { return held.size() + Counting::inside(); }
+};
+
+struct Pending {
+  sm_request request{};
+  uint64_t completed = 0;
+  explicit Pending(sm_device* device) {
+    request.op = SM_OP_READ;
+    if (sm_request_push(&request, ended, &completed, 0) != 0) std::abort();
+    sm_device_submit(device, &request);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("an order is a permutation of those that are in; they can be put in anywhere") {
+  Driver driver;
+  Threads threads;
+  std::vector<int> order;
+  Counting a, b, c, stranger;
+  int name = 0;
+  for (Counting* each : {&a, &b, &c}) {
+    each->order = &order;
+    each->name = ++name;
+  }
+  DispatchChain& chain = DispatchChain::of(&driver.device);
+  CHECK(chain.insert(&a) == 0);
+  CHECK(chain.insert(&b, 1) == 0);
+  CHECK(chain.insert(&c, 99) == 0);
+  using List = std::vector<Interposer*>;
+  CHECK(chain.interposers() == List{&a, &b, &c});
+  const sm_device_ops* before = driver.device.ops;
+  for (const List& wrong : {List{}, List{&a, &b}, List{&a, &b, &b}, List{&a, &b, &stranger}, List{&a, &b, &c, &c}}) {
+    CHECK(chain.order(&threads.stack, wrong) == -EINVAL);
+  }
+  CHECK(driver.device.ops == before);
+  CHECK(chain.order(&threads.stack, List{&c, &a, &b}) == 0);
+  CHECK(chain.interposers() == List{&c, &a, &b});
+  CHECK(run(&driver.device, 1) == 1);
+  CHECK(order == std::vector<int>{3, 1, 2, -2, -1, -3});
+  for (Counting* each : {&a, &b, &c}) CHECK(chain.remove(&threads.stack, each, 1'000'000'000) == 0);
+}
+
+TEST_CASE("a request that is held in an old chain meets the rest of that chain, each once, but who is gone") {
+  Driver driver;
+  Threads threads;
+  DispatchChain& chain = DispatchChain::of(&driver.device);
+  Holding holding;
+  Counting below;
+  auto gone = std::make_unique<Counting>();
+  REQUIRE(chain.insert(&below) == 0);
+  REQUIRE(chain.insert(gone.get()) == 0);
+  REQUIRE(chain.insert(&holding) == 0);
+  Pending one(&driver.device);
+  // `below` comes to stand above: it has yet to see the request, and sees it where it stood.
+  REQUIRE(chain.order(&threads.stack, std::vector<Interposer*>{&below, &holding, gone.get()}) == 0);
+  REQUIRE(chain.remove(&threads.stack, gone.get(), 1'000'000'000) == 0);
+  const uint64_t seen = gone->down;
+  gone.reset();
+  Pending two(&driver.device);
+  CHECK(below.down == 1);
+  REQUIRE(chain.remove(&threads.stack, &below, 1) == -ETIMEDOUT);  // the second request is inside it
+  REQUIRE(chain.insert(&below) == 0);                              // and it is back, before they go on
+  CHECK(holding.held.size() == 2);
+  holding.holds = false;
+  CHECK(chain.remove(&threads.stack, &holding, 1) == -ETIMEDOUT);  // these threads let nothing go
+  holding.passOn();
+  CHECK(one.completed == 1);
+  CHECK(two.completed == 1);
+  CHECK(below.down == 1);  // the first passed its old link
+  CHECK(below.up == 1);
+  CHECK(holding.down == 2);
+  CHECK(seen == 0);
+  CHECK(chain.remove(&threads.stack, &below, 1'000'000'000) == 0);
+}
+
+TEST_CASE("chains are used again when nothing can lead into them, and not before") {
+  Driver driver;
+  Threads threads;
+  DispatchChain& chain = DispatchChain::of(&driver.device);
+  Holding holding;
+  Counting a, b;
+  for (Interposer* each : std::vector<Interposer*>{&a, &b, &holding}) REQUIRE(chain.insert(each) == 0);
+  auto turn = [&](int times) {
+    for (int i = 0; i < times; ++i) {
+      std::vector<Interposer*> order = chain.interposers();
+      std::swap(order[1], order[2]);
+      REQUIRE(chain.order(&threads.stack, order) == 0);
+    }
+  };
+  turn(10);
+  const size_t few = chain.generations();
+  turn(1000);
+  CHECK(chain.generations() == few);
+  // No thread was seen: they may all be on their way into any of them.
+  threads.answer = false;
+  turn(10);
+  CHECK(chain.generations() > few);
+  threads.answer = true;
+  turn(1);
+  const size_t more = chain.generations();
+  turn(1000);
+  CHECK(chain.generations() == more);
+  // Held in every one of them.
+  std::vector<std::unique_ptr<Pending>> pending;
+  for (size_t i = 0; i < more + 5; ++i) {
+    pending.push_back(std::make_unique<Pending>(&driver.device));
+    turn(1);
+  }
+  CHECK(chain.generations() > more);
+  CHECK(driver.seen == 0);
+  holding.passOn();
+  for (auto& each : pending) CHECK(each->completed == 1);
+  CHECK(a.down == pending.size());
+  CHECK(b.down == pending.size());
+  const size_t most = chain.generations();
+  turn(1000);
+  CHECK(chain.generations() == most);
+  for (Interposer* each : std::vector<Interposer*>{&a, &b, &holding}) {
+    REQUIRE(chain.remove(&threads.stack, each, 1'000'000'000) == 0);
+  }
 }

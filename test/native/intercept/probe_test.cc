@@ -175,7 +175,7 @@ uint64_t sum(const Bench& bench, Fate fate, bool bytes) {
 }  // namespace
 
 TEST_CASE("what a workload writes is mapped, whole, and equals the device's bytes") {
-  for (const char* type : {"extent", "stripe"}) {
+  for (const char* type : {"extent", "log", "stripe"}) {
     for (const char* association : {"serial", "tag"}) {
       CAPTURE(type);
       CAPTURE(association);

@@ -153,6 +153,7 @@ sm_request* World::clone(const sm_request* parent, uint64_t from, uint64_t lengt
   }
   child.iov = pooled->segments.empty() ? nullptr : pooled->segments.data();
   child.iov_count = static_cast<uint32_t>(pooled->segments.size());
+  for (auto& watch : watches_) watch->truth.allocated(&child);
   return &child;
 }
 
@@ -194,7 +195,12 @@ void World::fillServices() {
     of(self).returned_ = true;
   };
   table.post = [](const sm_services* self, sm_task* task) { of(self).posted_.push_back(task); };
-  table.call = [](const sm_services*, void (*run)(void*), void* context) { run(context); };
+  table.call = [](const sm_services* self, void (*run)(void*), void* context) {
+    std::deque<sm_task*> tasks;  // a call comes after what was posted before it
+    tasks.swap(of(self).posted_);
+    for (sm_task* task : tasks) task->run(task);
+    run(context);
+  };
   table.timer_start = [](const sm_services* self, sm_timer* timer, uint64_t delay) {
     self->timer_stop(self, timer);
     timer->due = of(self).clock_ + delay;
@@ -204,7 +210,11 @@ void World::fillServices() {
   table.clone = [](const sm_services* self, const sm_request* parent, uint64_t from, uint64_t length) {
     return of(self).clone(parent, from, length);
   };
-  table.fresh = [](const sm_services* self) { return &of(self).pooled()->request; };
+  table.fresh = [](const sm_services* self) {
+    sm_request* child = &of(self).pooled()->request;
+    for (auto& watch : of(self).watches_) watch->truth.allocated(child);
+    return child;
+  };
   table.wait = [](const sm_services* self, sm_task* task) { of(self).waiters_.push_back(task); };
   table.release = [](const sm_services* self, sm_request* child) { of(self).release(child); };
   table.io = [](const sm_services* self, sm_device* device, uint8_t op, uint64_t offset, void* data, uint64_t length) {

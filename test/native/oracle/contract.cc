@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <cstdio>
+#include <map>
 
 namespace truth {
 
@@ -65,14 +66,16 @@ std::unique_ptr<Volume> makeContractVolume(World& world, const sm_volume_ops* op
   return std::make_unique<ContractVolume>(world, ops, format, open);
 }
 
-const sm_volume_ops* permutingVolume() {
-  static const sm_volume_ops* const ops = [] {
-    void* library = dlopen(SM_FIXTURES "/permuting.so", RTLD_NOW | RTLD_LOCAL);
+const sm_volume_ops* fixtureVolume(const std::string& name) {
+  static std::map<std::string, const sm_volume_ops*> loaded;
+  const auto [found, isNew] = loaded.try_emplace(name);
+  if (isNew) {
+    void* library = dlopen((SM_FIXTURES "/" + name + ".so").c_str(), RTLD_NOW | RTLD_LOCAL);
     auto entry = library ? reinterpret_cast<sm_volume_entry_fn>(dlsym(library, SM_VOLUME_ENTRY)) : nullptr;
-    if (!entry) std::printf("SKIP: %s\n", dlerror());
-    return entry ? entry() : nullptr;
-  }();
-  return ops;
+    REQUIRE_MESSAGE(static_cast<bool>(entry), dlerror());
+    found->second = entry();
+  }
+  return found->second;
 }
 
 }  // namespace truth

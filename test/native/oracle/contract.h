@@ -18,7 +18,7 @@ using VolumeOptions = std::vector<std::pair<std::string, std::string>>;
 std::unique_ptr<Volume> makeContractVolume(World& world, const sm_volume_ops* ops, const VolumeOptions& format,
                                            const VolumeOptions& open);
 
-// The table of the `permuting` fixture; null, with the reason printed, where it is not built.
-const sm_volume_ops* permutingVolume();
+// The table of a fixture; null, with the reason printed, where it is not built.
+const sm_volume_ops* fixtureVolume(const std::string& name);
 
 }  // namespace truth

@@ -52,7 +52,8 @@ Episode exactEpisode(uint64_t seed) {
   WorldOptions& o = episode.options;
   const auto names = volumeNames();
   const char* only = std::getenv("SM_VOLUME");
-  episode.volume = only ? only : names[seed % names.size()];
+  const bool known = only && std::find(names.begin(), names.end(), only) != names.end();
+  episode.volume = known ? only : names[seed % names.size()];
   o.seed = seed;
   o.volume = [name = episode.volume](World& world) { return makeVolume(name, world); };
   o.depth = static_cast<size_t>(pick(1, 2, 3, 6));
@@ -78,29 +79,54 @@ Episode exactEpisode(uint64_t seed) {
   return episode;
 }
 
+// What a stranger's volume is opened with, besides how it issues.
+static VolumeOptions optionsOf(const std::string& name, uint64_t seed) {
+  const bool odd = seed & 1;
+  if (name == "permuting") return {{"delay", "0"}};  // those need threads: the world delays its children
+  if (name == "encrypting") return {{"read", odd ? "place" : "copy"}};
+  if (name == "dedup") return {{"zero", odd ? "1" : "0"}};
+  if (name == "rmw") return {{"block", odd ? "64K" : "4K"}, {"copy", seed & 2 ? "1" : "0"}};
+  if (name == "copying" || name == "anonymizing") return {};
+  return {{"ack", odd ? "early" : "late"}};
+}
+
 Episode contractEpisode(uint64_t seed) {
   Episode episode = exactEpisode(seed);
   WorldOptions& o = episode.options;
-  static constexpr const char* kNames[] = {"extent", "stripe", "permuting"};
-  episode.volume = kNames[seed % 3];
-  if (episode.volume == "permuting" && !permutingVolume()) episode.volume = "extent";
-  const char* issue = seed / 3 % 4 == 0 ? "fresh" : "clone";
-  o.volume = [name = episode.volume, issue, seed](World& world) {
+  static constexpr const char* kNames[] = {"extent",    "log",         "stripe",      "permuting",
+                                           "copying",   "anonymizing", "encrypting",  "deferring",
+                                           "mirroring", "dedup",       "journalling", "rmw"};
+  const char* only = std::getenv("SM_VOLUME");
+  const auto wanted = std::find_if(std::begin(kNames), std::end(kNames),
+                                   [&](const char* name) { return only && std::string(name) == only; });
+  episode.volume = wanted != std::end(kNames) ? *wanted : kNames[(seed + seed / std::size(kNames)) % std::size(kNames)];
+  const bool shipped = episode.volume == "extent" || episode.volume == "log" || episode.volume == "stripe";
+  const uint64_t round = seed / std::size(kNames);
+  const char* issue = round % 4 == 0 ? "fresh" : "clone";
+  o.volume = [name = episode.volume, issue, seed, round](World& world) {
     const std::string seedText = std::to_string(seed);
     if (name == "extent") {
       return makeContractVolume(world, &sm::extentOps, {{"extentSize", "4K"}, {"seed", seedText}}, {{"issue", issue}});
     }
+    if (name == "log") {
+      static constexpr const char* kClean[] = {"0", "50", "200"};
+      return makeContractVolume(world, &sm::logOps,
+                                {{"segmentSize", "16K"}, {"seed", seedText}, {"clean", kClean[seed / 2 % 3]}},
+                                {{"issue", issue}});
+    }
     if (name == "stripe") {
       return makeContractVolume(world, &sm::stripeOps, {{"chunkSize", "4K"}}, {{"issue", issue}});
     }
-    // Without delays of its own, for those need threads: the world delays its children.
-    return makeContractVolume(world, permutingVolume(), {{"seed", seedText}, {"delay", "0"}}, {{"issue", issue}});
+    VolumeOptions format, open = optionsOf(name, round / 4 + round);
+    if (name == "permuting" || name == "encrypting") format.emplace_back("seed", seedText);
+    open.emplace_back("issue", issue);
+    return makeContractVolume(world, fixtureVolume(name), format, open);
   };
   o.capacity = 256;
   o.depth = 1 + seed % 7;
   o.diskBlocks = 64;
   o.largest = 20;
-  o.deviceBlocks = episode.volume == "permuting" ? 3 * 2048 : 1400;
+  o.deviceBlocks = episode.volume == "permuting" ? 3 * 2048 : shipped ? 1400 : 2048;
   o.loss = 0;  // what leaves no room for a frame is a volume of ours
   return episode;
 }

@@ -21,7 +21,7 @@ uint64_t firstSeed();
 
 // The n-th world of a kind. In an exact one nothing overflows, and every answer must be the oracle's.
 Episode exactEpisode(uint64_t seed);
-// The same through the contract: `extent`, `stripe` and `permuting`, whose memory and devices are larger.
+// The same through the contract: the shipped volumes and the fixtures, whose memory and devices are larger.
 Episode contractEpisode(uint64_t seed);
 // One in which everything overflows: contexts, evidence, room for copies, parts in doubt. The observers may say less,
 // and nothing else.

@@ -30,7 +30,7 @@ TEST_CASE("where everything overflows, the map says less and never more") {
 }
 
 TEST_CASE("every answer of the map is the oracle's, through the contract") {
-  const Counts counts = runEpisodes("contract", contractEpisode, stepsToRun(40'000));
+  const Counts counts = runEpisodes("contract", contractEpisode, stepsToRun(160'000));
   if (!inFull()) return;
   CHECK(counts.mappedBlocks > counts.unmappedBlocks / 4);
   CHECK(counts.overlaps > 1000);

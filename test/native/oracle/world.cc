@@ -74,8 +74,7 @@ Watch::Watch(World& owner, const Observer& observer, oracle::OracleOptions truth
   table.busy_before = [](const sm_stack* self, uint64_t stamp) {
     World& world = of(self).world;
     uint64_t busy = 0;
-    for (const auto& guest : world.guests_) busy += World::Pooled::of(guest->request)->epoch < stamp;
-    for (const auto& pending : world.pending_) busy += World::Pooled::of(pending.request)->epoch < stamp;
+    for (const auto& pooled : world.pool_) busy += pooled->busy && pooled->epoch < stamp;
     return busy;
   };
   table.filter_attach = [](const sm_stack* self, sm_disk* disk, const sm_filter_ops* ops, void* context) -> int32_t {
@@ -88,6 +87,10 @@ Watch::Watch(World& owner, const Observer& observer, oracle::OracleOptions truth
   };
   table.resume = [](const sm_stack*, sm_request*) {};
   table.now = [](const sm_stack* self) { return of(self).world.clock_; };
+  table.threads = [](const sm_stack*) -> uint32_t { return 0; };
+  table.thread = [](const sm_stack*) { return UINT32_MAX; };
+  table.timer_start = [](const sm_stack*, sm_timer*, uint64_t) {};
+  table.timer_stop = [](const sm_stack*, sm_timer*) {};
 }
 
 void World::differ(const std::string& what) {

@@ -30,6 +30,8 @@ World::Pooled* World::pooled() {
 }
 
 void World::release(sm_request* request) {
+  Pooled::of(request)->busy = false;
+  for (auto& watch : watches_) watch->truth.released(request);
   freeRequests_.push_back(Pooled::of(request));
   returned_ = true;
 }

@@ -19,6 +19,7 @@ struct World::Pooled {
   ChildPtr child;
   uint64_t epoch = 0;
   bool full = false;
+  bool busy = true;                                                                      // allocated, not released
   static Pooled* of(sm_request* request) { return reinterpret_cast<Pooled*>(request); }  // its first member
 };
 

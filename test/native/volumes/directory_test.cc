@@ -36,7 +36,7 @@ void land(World& world, const sm_request& request) {
 }
 
 TEST_CASE("a change of the list that fails leaves the old list, whatever of it reached the medium") {
-  for (const sm_volume_ops* ops : {&extentOps, &stripeOps})
+  for (const sm_volume_ops* ops : {&extentOps, &logOps, &stripeOps})
     for (bool atFlush : {false, true}) {
       World world({});
       formatVolume(world, ops, {});
@@ -93,7 +93,7 @@ TEST_CASE("a change of the list fails where another flush has failed before its 
 }
 
 TEST_CASE("where the old list cannot be put back either, every further change is refused") {
-  for (const sm_volume_ops* ops : {&extentOps, &stripeOps})
+  for (const sm_volume_ops* ops : {&extentOps, &logOps, &stripeOps})
     for (bool atFlush : {false, true}) {
       World world({});
       formatVolume(world, ops, {});
@@ -140,7 +140,7 @@ auto unreadable(uint32_t copies) {  // bits
 }
 
 TEST_CASE("one copy of the directory that cannot be read does not matter, both do") {
-  for (const sm_volume_ops* ops : {&extentOps, &stripeOps}) {
+  for (const sm_volume_ops* ops : {&extentOps, &logOps, &stripeOps}) {
     World world({});
     formatVolume(world, ops, {});
     Bare bare(world, ops);

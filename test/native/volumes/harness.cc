@@ -49,6 +49,7 @@ World::World(const WorldOptions& options, const std::vector<Bytes>* images) : ra
 
 World::~World() {
   CHECK(live_ == 0);
+  CHECK(buffers_ == 0);
   CHECK(slots_.empty());
   CHECK(waiters_.empty());
   CHECK(timers_.empty());
@@ -59,19 +60,25 @@ void World::fillTable() {
   table_.version = SM_CONTRACT_VERSION;
   table_.size = sizeof table_;
   table_.now = [](const sm_services* self) { return of(self).clock_; };
-  table_.buffer_get = [](const sm_services*, uint64_t length, sm_buffer* out) -> int32_t {
+  table_.buffer_get = [](const sm_services* self, uint64_t length, sm_buffer* out) -> int32_t {
+    if (of(self).buffers_ >= of(self).options_.buffers) return -ENOMEM;
+    ++of(self).buffers_;
     *out = {aligned_alloc(4096, (length + 4095) / 4096 * 4096), length};
     return 0;
   };
   table_.buffer_put = [](const sm_services* self, sm_buffer* buffer) {
     free(buffer->data);
+    --of(self).buffers_;
     of(self).returned_ = true;
   };
   table_.post = [](const sm_services* self, sm_task* task) {
     std::lock_guard<std::mutex> lock(of(self).mutex_);
     of(self).posted_.push_back(task);
   };
-  table_.call = [](const sm_services*, void (*run)(void*), void* context) { run(context); };
+  table_.call = [](const sm_services* self, void (*run)(void*), void* context) {
+    of(self).runPosted();
+    run(context);
+  };
   table_.timer_start = [](const sm_services* self, sm_timer* timer, uint64_t delay) {
     self->timer_stop(self, timer);
     timer->due = of(self).clock_ + delay;
@@ -170,7 +177,10 @@ void World::complete(size_t index) {
   sm_request* request = flight.request;
   auto& device = *static_cast<MemoryDevice*>(request->device->driver);
   const int32_t status = fail ? fail(device, *request) : 0;
-  if (status) return sm_request_complete(request, status);
+  if (status) {
+    if (request->op == SM_OP_WRITE) changeInPart(device, *request);
+    return sm_request_complete(request, status);
+  }
   switch (request->op) {
     case SM_OP_READ:
       forSegments(*request, [&](uint8_t* memory, uint64_t size, uint64_t at) {
@@ -212,6 +222,17 @@ void World::change(MemoryDevice& device, uint64_t offset, Bytes data, bool durab
   device.changes.push_back({offset, std::move(data), durable});
 }
 
+// What a write that failed may have left: none, some or all of its sectors.
+void World::changeInPart(MemoryDevice& device, const sm_request& request) {
+  const uint32_t percents[] = {0, 50, 100};
+  const uint32_t percent = percents[below(random_, 3)];
+  Bytes data(request.length);
+  forSegments(request, [&](uint8_t* memory, uint64_t size, uint64_t at) { memcpy(&data[at], memory, size); });
+  for (uint64_t at = 0; at < data.size(); at += kSector)
+    if (!chance(random_, percent)) memcpy(&data[at], &device.now[request.offset + at], kSector);
+  change(device, request.offset, std::move(data), false);
+}
+
 std::vector<Bytes> World::crash() {
   std::vector<Bytes> images;
   for (auto& device : devices_) {
@@ -251,6 +272,15 @@ void World::runWaiters() {
   std::deque<sm_task*> waiters;
   waiters.swap(waiters_);
   for (sm_task* waiter : waiters) waiter->run(waiter);
+}
+
+void World::runPosted() {
+  std::deque<sm_task*> tasks;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    tasks.swap(posted_);
+  }
+  for (sm_task* task : tasks) task->run(task);
 }
 
 bool World::completeOne() {

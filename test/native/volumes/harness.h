@@ -59,6 +59,7 @@ struct WorldOptions {
   uint64_t seed = 1;
   std::vector<DeviceShape> devices{{}, {}};
   uint32_t children = 64;   // that can be had at once
+  uint32_t buffers = 64;    // likewise
   uint32_t immediate = 20;  // percent of requests that complete inside submit
   bool threads = false;     // the volume has threads of its own: being idle is no hang
 };
@@ -92,6 +93,7 @@ class World {
   std::vector<Bytes> durable();
 
   // --- faults and observation. Fail: a status for a request that is about to complete, 0: none.
+  // A write that fails may have changed any of its sectors.
   std::function<int32_t(const MemoryDevice&, const sm_request&)> fail;
   std::function<bool(const sm_request&)> hold;  // keeps a request in flight
   std::function<void(const MemoryDevice&, const sm_request&)> onSubmit;
@@ -117,8 +119,10 @@ class World {
   void submit(MemoryDevice& device, sm_request* request);
   void complete(size_t index);
   void runWaiters();
+  void runPosted();    // a call comes after what was posted before it
   bool completeOne();  // false: there is none, or all are held
   void change(MemoryDevice& device, uint64_t offset, Bytes data, bool durable);
+  void changeInPart(MemoryDevice& device, const sm_request& request);
   int32_t io(sm_device* device, uint8_t op, uint64_t offset, void* data, uint64_t length);
   sm_request* clone(const sm_request* parent, uint64_t from, uint64_t length);
   void fillTable();
@@ -136,6 +140,7 @@ class World {
   uint64_t clock_ = 1;
   uint64_t serial_ = 0;
   uint32_t live_ = 0;  // children
+  uint32_t buffers_ = 0;
   std::set<Slot*> slots_;
 };
 

@@ -6,6 +6,7 @@
 
 #include "scenario.h"
 #include "volumes/crc32c.h"
+#include "volumes/extent_table.h"
 #include "volumes/superblock.h"
 
 namespace sm::test {
@@ -73,7 +74,7 @@ TEST_CASE("crc32c is the one of RFC 3720") {
 }
 
 TEST_CASE("a superblock that is not right is refused by name") {
-  for (const sm_volume_ops* ops : {&extentOps, &stripeOps}) {
+  for (const sm_volume_ops* ops : {&extentOps, &logOps, &stripeOps}) {
     const std::vector<Bytes> good = makeVolume(ops), other = makeVolume(ops);
     CHECK(tryOpen(ops, good).status == 0);
     std::vector<Bytes> images = good;
@@ -106,6 +107,12 @@ TEST_CASE("a superblock that is not right is refused by name") {
     reinterpret_cast<Superblock*>(images[0].data())->words[0] = 12345;
     seal(images[0]);
     expect(-EBADMSG, "makes no sense");
+    reinterpret_cast<Superblock*>(images[0].data())->deviceBytes = kTypeAt - 512;
+    seal(images[0]);
+    expect(-EBADMSG, "makes no sense");
+    reinterpret_cast<Superblock*>(images[0].data())->blockSize = 513;
+    seal(images[0]);
+    expect(-EBADMSG, "blocks of 513");
     images[0].assign(1024, 0);
     expect(-EMEDIUMTYPE, "no stratamap volume");
     const sm_volume_ops* wrong = ops == &extentOps ? &stripeOps : &extentOps;
@@ -126,14 +133,14 @@ TEST_CASE("a device whose blocks have become larger is refused") {
 }
 
 TEST_CASE("the directory: one copy may be lost, not both, and sense is checked") {
-  for (const sm_volume_ops* ops : {&extentOps, &stripeOps}) {
+  for (const sm_volume_ops* ops : {&extentOps, &logOps, &stripeOps}) {
     const std::vector<Bytes> good = makeVolume(ops);
     for (uint64_t copy : {0, 1}) {
       std::vector<Bytes> images = good;
       images[0][kDirectoryAt + copy * kDirectoryBytes + 100] ^= 0xff;
       // The first copy is the newer one, and the last disk has extents: they show that the older copy is not enough.
       const Opened older = tryOpen(ops, images);
-      CHECK(older.status == (ops == &extentOps && copy == 0 ? -EBADMSG : 0));
+      CHECK(older.status == (ops != &stripeOps && copy == 0 ? -EBADMSG : 0));
       if (older.status) CHECK_MESSAGE(says(older, "of disk 2 is in use"), older.message);
       images[0][kDirectoryAt + (1 - copy) * kDirectoryBytes + 10] ^= 0xff;
       const Opened opened = tryOpen(ops, images);
@@ -141,14 +148,14 @@ TEST_CASE("the directory: one copy may be lost, not both, and sense is checked")
       CHECK(says(opened, "both copies of the directory"));
     }
     // Whole by its checksum, but absurd: a size that overflows, an id that is taken twice, a name without an end.
-    const auto absurd = [&](uint64_t at, std::vector<uint8_t> bytes) {
+    const auto absurd = [&](int64_t at, std::vector<uint8_t> bytes) {
       std::vector<Bytes> images = good;
       for (uint64_t copy : {0, 1}) {
         uint8_t* directory = &images[0][kDirectoryAt + copy * kDirectoryBytes];
         uint32_t count;
         memcpy(&count, directory + 32, sizeof count);
         if (count < 2) continue;
-        std::copy(bytes.begin(), bytes.end(), directory + 64 + at);
+        std::copy(bytes.begin(), bytes.end(), directory + 64 + at);  // the records; the header lies before them
         memset(directory + 60, 0, 4);
         const uint32_t crc = crc32c(0, directory, 64 + count * 160);
         memcpy(directory + 60, &crc, sizeof crc);
@@ -163,10 +170,15 @@ TEST_CASE("the directory: one copy may be lost, not both, and sense is checked")
     CHECK(absurd(0, {1}) == 0);  // as it was: the checksum here is right
     CHECK(absurd(8, {0, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}) != 0);
     CHECK(absurd(8, {1}) == -EBADMSG);
+    CHECK(absurd(-28, {0, 0, 0, 0}) == -EBADMSG);                   // the next id
+    CHECK(absurd(-56, std::vector<uint8_t>(8, 0xff)) == -EBADMSG);  // the sequence
     CHECK(absurd(0, {2}) == -EBADMSG);
     CHECK(absurd(0, {0}) == -EBADMSG);
     CHECK(absurd(32, std::vector<uint8_t>(64, 'x')) == -EBADMSG);
-    if (ops == &stripeOps) CHECK(absurd(16, std::vector<uint8_t>(8, 0xff)) == -EBADMSG);
+    if (ops == &stripeOps) {
+      CHECK(absurd(16, std::vector<uint8_t>(8, 0xff)) == -EBADMSG);
+      CHECK(absurd(160 + 16, {0}) == -EBADMSG);  // both disks in row 0
+    }
   }
 }
 
@@ -178,9 +190,33 @@ TEST_CASE("a damaged sector of the table of extents is found") {
   CHECK(says(opened, "sector 1 of the table of extents on device 'd1'"));
 }
 
+TEST_CASE("an entry of the table that is newer than any can be is refused") {
+  std::vector<Bytes> images = makeVolume(&extentOps);
+  ExtentSector sector;
+  memcpy(&sector, &images[1][kTypeAt], sizeof sector);
+  sector.entries[0].sequence = UINT64_MAX;
+  Superblock superblock;
+  memcpy(&superblock, images[0].data(), sizeof superblock);
+  sector.crc = crc32c(crc32c(0, superblock.uuid, 16), &sector, offsetof(ExtentSector, crc));
+  memcpy(&images[1][kTypeAt], &sector, sizeof sector);
+  const Opened opened = tryOpen(&extentOps, images);
+  CHECK(opened.status == -EBADMSG);
+  CHECK(says(opened, "makes no sense"));
+}
+
+TEST_CASE("a device with room for the metadata alone is part of a volume") {
+  for (const uint64_t bytes : {kTypeAt, kTypeAt + 512, kTypeAt + 4096, kTypeAt + 8192}) {
+    WorldOptions options;
+    options.devices[1].bytes = bytes;
+    World world(options);
+    formatVolume(world, &extentOps, {{"extentSize", "4K"}});
+    CHECK(tryOpen(&extentOps, {world.memory(0).now, world.memory(1).now}).status == 0);
+  }
+}
+
 TEST_CASE("random damage to metadata never crashes, and never goes unnoticed where it matters") {
   Random random(4);
-  for (const sm_volume_ops* ops : {&extentOps, &stripeOps}) {
+  for (const sm_volume_ops* ops : {&extentOps, &logOps, &stripeOps}) {
     const std::vector<Bytes> good = makeVolume(ops);
     for (int i = 0; i < 150; ++i) {
       std::vector<Bytes> images = good;
@@ -232,13 +268,13 @@ TEST_CASE("devices that do not suit are refused before anything is written") {
     CHECK(world.memory(0).counts[SM_OP_WRITE] == 0);
   }
   World world({1, {{300 << 10}, {1 << 20}}});
-  for (const sm_volume_ops* ops : {&extentOps, &stripeOps})
+  for (const sm_volume_ops* ops : {&extentOps, &logOps, &stripeOps})
     CHECK(ops->format(world.services(), world.devices().data(), 2, nullptr, 0, &error) == -ENOSPC);
   CHECK(world.memory(0).counts[SM_OP_WRITE] + world.memory(1).counts[SM_OP_WRITE] == 0);
 }
 
 TEST_CASE("format that is cut off leaves no volume, or a whole one") {
-  for (const sm_volume_ops* ops : {&extentOps, &stripeOps}) {
+  for (const sm_volume_ops* ops : {&extentOps, &logOps, &stripeOps}) {
     const std::vector<Bytes> before = makeVolume(ops);
     std::vector<std::vector<Bytes>> captures;
     WorldOptions options;

@@ -21,6 +21,16 @@ Scenario stripeScenario() {
   return scenario;
 }
 
+// Small segments and many overwrites, so that the cleaner works all the time, with need and without.
+Scenario logScenario() {
+  Scenario scenario;
+  scenario.ops = &logOps;
+  scenario.world.devices = {{1100 << 10}, {700 << 10}};
+  scenario.formatOptions = {{"segmentSize", "16K"}, {"seed", "5"}, {"clean", "50"}};
+  scenario.mayFail = ENOSPC;
+  return scenario;
+}
+
 // What each volume is run with: shapes of devices, scarcity of children, both ways to issue.
 std::vector<Scenario> variants(const Scenario& base) {
   std::vector<Scenario> out;
@@ -50,6 +60,18 @@ TEST_CASE("extent does what the model does") {
 
 TEST_CASE("stripe does what the model does") {
   for (const Scenario& scenario : variants(stripeScenario())) runModel(scenario);
+}
+
+TEST_CASE("log does what the model does") {
+  for (const Scenario& scenario : variants(logScenario())) runModel(scenario);
+}
+
+TEST_CASE("log with segments larger than a transfer") {
+  Scenario scenario = logScenario();
+  scenario.formatOptions = {{"segmentSize", "65536"}, {"clean", "20"}};
+  scenario.world.devices = {{3 << 20, 512, 8192}};
+  scenario.largestDisk = 1 << 20;
+  runModel(scenario);
 }
 
 TEST_CASE("extent with extents larger than a transfer") {
@@ -82,6 +104,30 @@ TEST_CASE("extent survives crashes") {
   CHECK(runCrashes(scenario, 120) >= 120);
 }
 
+TEST_CASE("log survives crashes") {
+  Scenario scenario = logScenario();
+  scenario.steps = 300;
+  SUBCASE("both disks and devices scattered") {}
+  SUBCASE("a volume that is always nearly full") {
+    scenario.world.devices = {{900 << 10}, {500 << 10}};
+    scenario.formatOptions = {{"segmentSize", "16K"}};
+    scenario.mix.discard = 4;
+    scenario.mix.zeroes = 2;
+    scenario.mix.write = 70;
+  }
+  SUBCASE("blocks of 4096 bytes, children scarce, fresh") {
+    for (DeviceShape& shape : scenario.world.devices) shape.blockSize = 4096;
+    scenario.world.children = 2;
+    scenario.openOptions = {{"issue", "fresh"}};
+  }
+  SUBCASE("many control calls, few flushes") {
+    scenario.mix.control = 15;
+    scenario.mix.flush = 1;
+    scenario.mix.fua = 2;
+  }
+  CHECK(runCrashes(scenario, 120) >= 120);
+}
+
 TEST_CASE("stripe survives crashes") {
   Scenario scenario = stripeScenario();
   scenario.steps = 300;
@@ -94,7 +140,7 @@ TEST_CASE("stripe survives crashes") {
 }
 
 TEST_CASE("devices that fail fail requests, and nothing else") {
-  for (const Scenario& base : {extentScenario(), stripeScenario()}) {
+  for (const Scenario& base : {extentScenario(), logScenario(), stripeScenario()}) {
     Scenario scenario = base;
     scenario.mix.control = 0;
     scenario.mayFail = EIO;
@@ -121,7 +167,7 @@ TEST_CASE("devices that fail fail requests, and nothing else") {
 }
 
 TEST_CASE("a flush that fails and drops what it should have written breaks no promise, before or after") {
-  for (const Scenario& base : {extentScenario(), stripeScenario()})
+  for (const Scenario& base : {extentScenario(), logScenario(), stripeScenario()})
     for (uint64_t seed = 1; seed <= 20; ++seed) {
       Scenario scenario = base;
       scenario.world.seed = seed;

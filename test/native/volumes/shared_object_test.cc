@@ -12,7 +12,7 @@ const std::string kVolumes = kFixtures + "/../volumes";
 TEST_CASE("each built-in volume works as a shared object") {
   size_t count = 0;
   const sm_volume_ops* const* volumes = volumeRegistry(&count);
-  REQUIRE(count == 2);
+  REQUIRE(count == 3);
   for (size_t i = 0; i < count; ++i) {
     SharedObject object(kVolumes + "/" + volumes[i]->type + ".so");
     REQUIRE(object.ops());

@@ -1,0 +1,69 @@
+// `stratamap associations`: what finds a request again, and through which volumes.
+import Table from 'cli-table3';
+import { Command } from 'commander';
+import { type Association, associations, type Capability, capabilities, type Recall } from '../index.js';
+
+export function associationsCommand(): Command {
+  return new Command('associations')
+    .description('the associations, their carriers, and what each finds through each volume')
+    .option('--json', 'print one JSON object: associations, and every cell of the capability table')
+    .showHelpAfterError('(see stratamap associations --help)')
+    .action(({ json }: { json?: true }) => {
+      const cells = capabilities();
+      process.stdout.write(
+        json
+          ? `${JSON.stringify({ associations: associations(), capabilities: cells }, null, 1)}\n`
+          : `${carriers()}\n\n${recalls(cells)}\n`,
+      );
+    })
+    .addHelpText(
+      'after',
+      '\nThe table is measured by the conformance suite; in a checkout, scripts/capabilities makes it anew.',
+    );
+}
+
+function carriers(): string {
+  const table = new Table({ head: ['association', 'carrier', 'correlations'], style: { head: [], border: [] } });
+  for (const [name, { carrier, correlations }] of Object.entries(associations())) {
+    table.push([name, carrier, correlations.join(' ')]);
+  }
+  return table.toString();
+}
+
+const share = ({ bytes, mapped }: Recall) => mapped / bytes;
+/** Never rounded to 0 or 1. */
+const shown = (value: number) =>
+  value === 0 || value === 1 ? `${value}` : Math.min(0.99, Math.max(0.01, value)).toFixed(2);
+
+function range(values: number[]): string {
+  const [least, most] = [shown(Math.min(...values)), shown(Math.max(...values))];
+  return least === most ? least : `${least}–${most}`;
+}
+
+/** What is `moving` is told apart. */
+function recall(of: Recall[]): string {
+  const moving = of.map((each) => each.moving / each.bytes);
+  return range(of.map(share)) + (moving.some((value) => value > 0) ? ` (${range(moving)} moving)` : '');
+}
+
+/** Recall of writes / of reads, for each volume and association, over the correlations. */
+export function recallRows(cells: Capability[]): { names: Association[]; rows: string[][] } {
+  const names = [...new Set(cells.map(({ association }) => association))];
+  const volumes = [...new Set(cells.map(({ volume }) => volume))];
+  const rows = volumes.map((volume) => [
+    volume,
+    ...names.map((name) => {
+      const here = cells.filter((cell) => cell.volume === volume && cell.association === name);
+      return `${recall(here.map(({ writes }) => writes))} / ${recall(here.map(({ reads }) => reads))}`;
+    }),
+  ]);
+  return { names, rows };
+}
+
+function recalls(cells: Capability[]): string {
+  const { names, rows } = recallRows(cells);
+  const table = new Table({ head: ['volume', ...names], style: { head: [], border: [] } });
+  table.push(...rows);
+  const wrong = cells.reduce((sum, cell) => sum + cell.wrong, 0);
+  return `Recall of writes / of reads; wrong mappings in all ${cells.length} cells: ${wrong}\n${table.toString()}`;
+}
