@@ -59,37 +59,25 @@ void Load::fill(std::byte* data, uint32_t disk, Span span, bool plain) {
 }
 
 // A request that is lost is the end: its memory is the host's for good.
-void Load::await(std::unique_lock<std::mutex>& lock) {
-  if (changed_.wait_for(lock, kPatience, [this] { return !done_.empty(); })) return;
-  std::fprintf(stderr, "%zu requests do not come back\n", ios_.size() - free_.size());
-  std::abort();
+void Load::await(size_t wanted) {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    for (; !done_.empty(); done_.pop_front()) {
+      failures_ += done_.front()->io.status != 0;
+      free_.push_back(done_.front());
+    }
+    if (free_.size() >= wanted) return;
+    if (changed_.wait_for(lock, kPatience, [this] { return !done_.empty(); })) continue;
+    std::fprintf(stderr, "%zu requests do not come back\n", ios_.size() - free_.size());
+    std::abort();
+  }
 }
 
 Load::Io& Load::take() {
-  std::unique_lock lock(mutex_);
-  while (true) {
-    for (; !done_.empty(); done_.pop_front()) {
-      failures_ += done_.front()->io.status != 0;
-      free_.push_back(done_.front());
-    }
-    if (!free_.empty()) break;
-    await(lock);
-  }
+  await(1);
   Io* io = free_.back();
   free_.pop_back();
   return *io;
-}
-
-void Load::awaitAll() {
-  std::unique_lock lock(mutex_);
-  while (true) {
-    for (; !done_.empty(); done_.pop_front()) {
-      failures_ += done_.front()->io.status != 0;
-      free_.push_back(done_.front());
-    }
-    if (free_.size() == ios_.size()) return;
-    await(lock);
-  }
 }
 
 void Load::submit(Io& it, uint32_t disk, uint8_t op, Span span, uint32_t flags) {
@@ -120,7 +108,7 @@ void Load::each(uint32_t disk, const std::vector<Span>& spans, uint8_t op) {
     if (op == SM_OP_WRITE) fill(it.data, disk, span, true);
     submit(it, disk, op, span, 0);
   }
-  awaitAll();
+  await(ios_.size());
   if (failures_ != before) stack_.complain("requests fail without a reason");
 }
 
@@ -148,7 +136,7 @@ void Load::chaos(uint64_t operations) {
     const bool fua = (op == SM_OP_WRITE || op == SM_OP_WRITE_ZEROES) && random_() % 20 == 0;
     submit(it, disk, op, {at, length}, fua ? uint32_t{SM_FLAG_FUA} : 0);
   }
-  awaitAll();
+  await(ios_.size());
 }
 
 }  // namespace conformance

@@ -42,8 +42,7 @@ class Load {
   Io& take();
   void submit(Io& io, uint32_t disk, uint8_t op, Span span, uint32_t flags);
   void fill(std::byte* data, uint32_t disk, Span span, bool plain);
-  void await(std::unique_lock<std::mutex>& lock);  // until something is done
-  void awaitAll();
+  void await(size_t wanted);  // until so many are free
 
   Stack& stack_;
   std::mt19937_64 random_;

@@ -2,8 +2,6 @@
 // whose the signatures in it are.
 #include "truth.h"
 
-#include <cstring>
-
 namespace conformance {
 
 using namespace sm;
