@@ -3,10 +3,10 @@
 import { spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { expect, test } from 'vitest';
+import { openHost } from 'stratamap';
+import { test } from 'vitest';
 import { tmpDir } from '../support/files.js';
 import { hasLoop, nightly } from '../support/machine.js';
-import { testHost } from '../support/stack.js';
 import { ENDINGS, type Ending, program, STATES, type State } from './program.js';
 
 const ROUNDS = nightly ? 100 : 1;
@@ -41,22 +41,23 @@ function loopsOn(folder: string): string[] {
 }
 
 /** The kernel detaches a loop device behind the back of the process that ends. */
-async function noLoops(folder: string): Promise<void> {
+async function loopsLeftOn(folder: string): Promise<string[]> {
   for (let i = 0; i < 500 && loopsOn(folder).length > 0; ++i) await new Promise((resolve) => setTimeout(resolve, 10));
-  expect(loopsOn(folder)).toEqual([]);
+  return loopsOn(folder);
 }
 
-test.each(cases)(
+// Side by side: most of a case is waiting, for its process to start, to settle and to be gone.
+test.concurrent.for(cases)(
   '$state: $ending.name',
-  async ({ state, ending }) => {
+  async ({ state, ending }, { expect, onTestFinished }) => {
     for (let round = 0; round < ROUNDS; ++round) {
-      const folder = tmpDir();
+      const folder = tmpDir(onTestFinished);
       const { code, signal, output } = await run(state, ending, folder);
       expect({ code, signal }, output).toEqual({ code: ending.code, signal: null });
       if (ending.code === 0) expect(output).toBe('');
-      await noLoops(folder);
+      expect(await loopsLeftOn(folder)).toEqual([]);
 
-      const host = await testHost();
+      const host = await openHost();
       for (const name of readdirSync(folder).filter((each) => each === 'a' || each === 'main')) {
         const device = await host.openDevice({ name, path: path.join(folder, name) });
         const volume = await host.openVolume({ name, type: 'extent', devices: [device] });

@@ -4,10 +4,10 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { onTestFinished } from 'vitest';
 
-/** A new folder, removed when the running test ends. */
-export function tmpDir(): string {
+/** A new folder, removed when the running test ends. A concurrent test gives its own context's `onTestFinished`. */
+export function tmpDir(finished: typeof onTestFinished = onTestFinished): string {
   const folder = mkdtempSync(path.join(tmpdir(), 'stratamap-'));
-  onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
+  finished(() => rmSync(folder, { recursive: true, force: true }));
   return folder;
 }
 

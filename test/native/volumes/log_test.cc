@@ -293,7 +293,7 @@ TEST_CASE("log survives crashes while the cleaner moves and the metadata begins 
     scenario.mix.discard = scenario.mix.zeroes = 1;
     scenario.mix.write = 60;
   }
-  CHECK(runCrashes(scenario, std::getenv("SM_NIGHTLY") ? 4000 : 150) >= 150);
+  CHECK(runCrashes(scenario, std::getenv("SM_NIGHTLY") ? 1000 : 150) >= 150);
 }
 
 TEST_CASE("a volume is not opened for requests smaller than its blocks") {
@@ -315,7 +315,7 @@ TEST_CASE("a full volume takes overwrites also after crashes, one after the othe
   scenario.world.devices = {{700 << 10}, {500 << 10}};
   scenario.formatOptions = {{"segmentSize", "16K"}};
   uint32_t crashes = 0;
-  for (uint64_t seed = 1; seed <= (std::getenv("SM_NIGHTLY") ? 200 : 8); ++seed) {
+  for (uint64_t seed = 1; seed <= (std::getenv("SM_NIGHTLY") ? 60 : 8); ++seed) {
     scenario.world.seed = seed;
     const uint64_t bytes[] = {700 << 10, 500 << 10};
     const uint64_t size = logLayout(bytes, 2, 512, kSegment).usable() * 512;
