@@ -30,58 +30,68 @@ bool among(const sm::VirtualExtent& extent, sm::Place place) {
   return std::find(extent.places.begin(), extent.places.end(), place) != extent.places.end();
 }
 
-}  // namespace
-
-TEST_CASE("what a cleaner moves is flagged until a guest's next I/O") {
+// One run: how many of the kept disk's blocks the cleaner moved while the busy one was written so often.
+uint64_t run(const Cell& cell, int rounds) {
   std::vector<Span> requests;
   for (uint64_t at = 0; at < kDiskBytes; at += kRequest) requests.push_back({at, kRequest});
   const std::vector<Span> half(requests.begin(), requests.begin() + static_cast<ptrdiff_t>(requests.size() / 2));
+  uint64_t moved = 0, moving = 0, stale = 0, unknown = 0, notFlagged = 0, notFound = 0;
+  Outcome outcome;
+  {
+    Stack stack(cell, &outcome);
+    REQUIRE(stack.open());
+    Load load(stack, cell.depth, cell.seed);
+    REQUIRE(stack.attach());
+    load.each(kKept, requests, SM_OP_WRITE);
+    for (int round = 0; round < rounds; ++round) load.each(kBusy, load.tiles(), SM_OP_WRITE);
+    load.each(kBusy, {{0, 0}}, SM_OP_FLUSH);
+    stack.rest();
+    compareMap(stack);
+    const auto before = blocksOf(stack, kKept);
+    load.each(kKept, half, SM_OP_READ);
+    compareMap(stack);
+    const auto after = blocksOf(stack, kKept);
+    stack.detach();
+
+    // Where they are is what reads teach a probe that knows nothing.
+    REQUIRE(stack.attach());
+    load.each(kKept, requests, SM_OP_READ);
+    const auto truth = blocksOf(stack, kKept);
+    for (uint64_t i = 0; i < kBlocks; ++i) {
+      REQUIRE(truth[i].state == sm::State::kMapped);
+      const sm::Place place = truth[i].places[0];
+      if (i < kBlocks / 2) notFound += after[i].state != sm::State::kMapped || !among(after[i], place);
+      if (before[i].state == sm::State::kMapped && among(before[i], place)) continue;
+      ++moved;
+      moving += before[i].state == sm::State::kMapped && before[i].moving;
+      notFlagged += before[i].state == sm::State::kMapped && !before[i].moving;
+      stale += before[i].state == sm::State::kStale;
+      unknown += before[i].state == sm::State::kUnknown;
+    }
+    CHECK(notFlagged == 0);
+    CHECK(notFound == 0);
+    MESSAGE(cell.association << "/" << cell.correlation << ": of " << kBlocks << " live blocks " << moved
+                             << " were moved: " << moving << " moving, " << stale << " stale, " << unknown
+                             << " unmapped");
+  }
+  CHECK(outcome.wrong == 0);
+  for (const std::string& complaint : outcome.complaints) FAIL_CHECK(complaint);
+  return moved;
+}
+
+}  // namespace
+
+TEST_CASE("what a cleaner moves is flagged until a guest's next I/O") {
   for (const std::string association : {"serial", "address", "content"}) {
     for (const std::string correlation : {"descend", "ascend", "meet"}) {
       CAPTURE(association);
       CAPTURE(correlation);
       const Cell cell{cleaningLog(), association, correlation, Medium::kUring, 32, 1};
-      Outcome outcome;
-      {
-        Stack stack(cell, &outcome);
-        REQUIRE(stack.open());
-        Load load(stack, cell.depth, cell.seed);
-        REQUIRE(stack.attach());
-        load.each(kKept, requests, SM_OP_WRITE);
-        for (int round = 0; round < 10; ++round) load.each(kBusy, load.tiles(), SM_OP_WRITE);
-        load.each(kBusy, {{0, 0}}, SM_OP_FLUSH);
-        stack.rest();
-        compareMap(stack);
-        const auto before = blocksOf(stack, kKept);
-        load.each(kKept, half, SM_OP_READ);
-        compareMap(stack);
-        const auto after = blocksOf(stack, kKept);
-        stack.detach();
-
-        // Where they are is what reads teach a probe that knows nothing.
-        REQUIRE(stack.attach());
-        load.each(kKept, requests, SM_OP_READ);
-        const auto truth = blocksOf(stack, kKept);
-        uint64_t moved = 0, moving = 0, stale = 0, unknown = 0, notFlagged = 0, notFound = 0;
-        for (uint64_t i = 0; i < kBlocks; ++i) {
-          REQUIRE(truth[i].state == sm::State::kMapped);
-          const sm::Place place = truth[i].places[0];
-          if (i < kBlocks / 2) notFound += after[i].state != sm::State::kMapped || !among(after[i], place);
-          if (before[i].state == sm::State::kMapped && among(before[i], place)) continue;
-          ++moved;
-          moving += before[i].state == sm::State::kMapped && before[i].moving;
-          notFlagged += before[i].state == sm::State::kMapped && !before[i].moving;
-          stale += before[i].state == sm::State::kStale;
-          unknown += before[i].state == sm::State::kUnknown;
-        }
-        CHECK(moved * 5 >= 2 * kBlocks);  // of all that lives: the busy disk's as well
-        CHECK(notFlagged == 0);
-        CHECK(notFound == 0);
-        MESSAGE(association << "/" << correlation << ": of " << kBlocks << " live blocks " << moved << " were moved: "
-                            << moving << " moving, " << stale << " stale, " << unknown << " unmapped");
-      }
-      CHECK(outcome.wrong == 0);
-      for (const std::string& complaint : outcome.complaints) FAIL_CHECK(complaint);
+      // A fifth of all that lives, the busy disk's as well; how far the cleaner gets in a round depends on the machine.
+      uint64_t most = 0;
+      for (int rounds = 10; most * 5 < 2 * kBlocks && rounds <= 160; rounds *= 2)
+        most = std::max(most, run(cell, rounds));
+      CHECK(most * 5 >= 2 * kBlocks);
     }
   }
 }
