@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <chrono>
 #include <thread>
+#include <utility>
 
 #include "correlate/correlator.h"
 #include "intercept/deadline.h"
@@ -73,6 +74,7 @@ struct Probe::State {
   std::vector<DiskPoint> disks;
   std::vector<DevicePoint> devices;
   bool begun = false;
+  bool ownsLock = false;  // the I/O thread, the map's
   bool stuck = false;  // something may still be inside: nothing is ever freed
 
   int removeDisk(size_t i, const Deadline& deadline);
@@ -198,7 +200,14 @@ void Probe::forget(const DiskName& disk, uint64_t fromOffset) {
 void Probe::begin() {
   // Everyone who is still on the old path got there before this stamp.
   state_->stack->everywhere(
-      state_->stack, [](void*) {}, nullptr, kSettleTimeout);
+      state_->stack,
+      [](void* context) {
+        State& state = *static_cast<State*>(context);
+        if (state.stack->threads(state.stack) != 1) return;
+        state.map->mutex().own();
+        state.ownsLock = true;
+      },
+      state_.get(), kSettleTimeout);
   state_->begun = true;
   const uint64_t stamp = state_->stack->stamp(state_->stack);
   state_->correlator->entered(stamp);
@@ -243,6 +252,7 @@ int Probe::detach(uint64_t timeout) {
     if (int error = state_->removeDevice(state_->devices.size() - 1, deadline)) result = error;
   }
   state_->correlator->subscribe(nullptr, nullptr, nullptr);
+  if (std::exchange(state_->ownsLock, false)) state_->map->mutex().disown();
   return result;
 }
 

@@ -1,7 +1,8 @@
 // The address map: virtual disk address <-> physical device address, both directions, with states.
 //
 // Thread contract: everything may be called from any thread, with `mutex()` held where the comment says "locked".
-// Queries lock by themselves, and hold the lock for a bounded number of extents at a time (rule 9).
+// Queries lock by themselves, and hold the lock for a bounded number of extents at a time (rule 9). An I/O thread that
+// takes the lock for every I/O may own it (biased_lock.h).
 //
 // Invariants: every mapping stands once in the forward direction (which alone holds its state) and once in the reverse;
 // both are ranges of equal length. A mapping that something in flight puts in doubt (rules 2 and 4) is not rewritten
@@ -14,12 +15,12 @@
 
 #include <array>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "map/active_ranges.h"
+#include "map/biased_lock.h"
 #include "map/extent_map.h"
 #include "map/ledger.h"
 #include "map/types.h"
@@ -89,7 +90,7 @@ class AddressMap {
   Ledger ledger() const;
 
   // --- changes, locked
-  std::mutex& mutex() const { return mutex_; }
+  BiasedLock& mutex() const { return mutex_; }
   // Whether [virt) is mapped to exactly `place`, alone, without flags: then evidence for it changes nothing.
   bool holds(DiskKey disk, Range virt, Place place) const;
   // `shared`: the flag of that name, for good.
@@ -172,7 +173,7 @@ class AddressMap {
   uint64_t locateChunk(DiskKey disk, Range virt, std::vector<VirtualExtent>* out) const;
   uint64_t ownersChunk(DeviceKey device, Range phys, std::vector<PhysicalExtent>* out) const;
 
-  mutable std::mutex mutex_;
+  mutable BiasedLock mutex_;
   std::shared_ptr<Pool> pool_ = std::make_shared<Pool>();  // of all the layers
   std::vector<std::unique_ptr<Disk>> disks_;
   std::vector<std::unique_ptr<Device>> devices_;
