@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <ctime>
 #include <fstream>
 #include <thread>
@@ -54,11 +55,15 @@ std::string machine() {
          ", \"compiler\": " + quoted(__VERSION__) + "}";
 }
 
-// Of each round its own ratio: what slowed one contender down there slowed the other down too.
-std::vector<double> ratios(const std::vector<double>& rounds, const std::vector<double>& base) {
+// The median of each round's own ratio: what slowed one contender down there slowed the other down too. 0: there is
+// nothing to compare with.
+double ratioTo(const std::vector<double>& rounds, const std::vector<double>& base) {
   std::vector<double> out;
-  for (size_t i = 0; i < rounds.size(); ++i) out.push_back(rounds[i] / base[i]);
-  return out;
+  for (size_t i = 0; i < rounds.size(); ++i) {
+    if (base[i] == 0) return 0;
+    out.push_back(rounds[i] / base[i]);
+  }
+  return quantile(out, .5);
 }
 
 double residentBytes() {
@@ -69,6 +74,29 @@ double residentBytes() {
 }
 
 }  // namespace
+
+Arguments::Arguments(const char* program, int argc, char** argv, const More& more) {
+  const More all = [&] {
+    More list = more;
+    list.emplace_back("--only", [this](const std::string& value) { only = value; });
+    list.emplace_back("--json", [this](const std::string& value) { json = value; });
+    return list;
+  }();
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    const auto known = std::find_if(all.begin(), all.end(), [&](const auto& each) { return each.first == argument; });
+    if (argument == "--quick") {
+      quick = true;
+    } else if (known != all.end() && i + 1 < argc) {
+      known->second(argv[++i]);
+    } else {
+      std::fprintf(stderr, "usage: %s [--quick]", program);
+      for (const auto& each : all) std::fprintf(stderr, " [%s VALUE]", each.first.c_str());
+      std::fprintf(stderr, "\n");
+      std::exit(2);
+    }
+  }
+}
 
 double threadNs() {
   timespec time{};
@@ -125,7 +153,9 @@ void Report::print(const Done& done) {
   for (const Row& row : done.rows) {
     std::printf("  %-36s %9.4g %s  (%.4g … %.4g)", row.name.c_str(), quantile(row.rounds, .5), done.unit.c_str(),
                 quantile(row.rounds, .25), quantile(row.rounds, .75));
-    if (done.rows.size() > 1) std::printf("  ×%.2f", quantile(ratios(row.rounds, done.rows[0].rounds), .5));
+    if (const double ratio = ratioTo(row.rounds, done.rows[0].rounds); done.rows.size() > 1 && ratio > 0) {
+      std::printf("  ×%.2f", ratio);
+    }
     if (row.goal > 0) {
       std::printf("  goal ≤ %g: %s", row.goal, quantile(row.rounds, .5) <= row.goal ? "met" : "missed");
     }
@@ -157,8 +187,7 @@ bool Report::write(const std::string& path) const {
       const std::vector<double> values{quantile(row.rounds, .25), quantile(row.rounds, .5), quantile(row.rounds, .75)};
       out << (k ? ",\n  " : "\n  ") << "{\"name\": " << quoted(row.name);
       if (row.goal > 0) out << ", \"goal\": " << row.goal;
-      out << ", \"quartiles\": " << numbers(values)
-          << ", \"ratio\": " << quantile(ratios(row.rounds, group.rows[0].rounds), .5)
+      out << ", \"quartiles\": " << numbers(values) << ", \"ratio\": " << ratioTo(row.rounds, group.rows[0].rounds)
           << ", \"rounds\": " << numbers(row.rounds) << "}";
     }
     out << "]}";

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace bench {
@@ -56,6 +57,15 @@ class Report {
   std::string only_;
   std::vector<Done> groups_;
   std::vector<Skipped> skipped_;
+};
+
+// [--quick] [--only GROUP] [--json FILE]; anything else ends the program with the usage. `more`: further arguments that
+// it takes, each with a value, and what is done with that.
+struct Arguments {
+  using More = std::vector<std::pair<std::string, std::function<void(const std::string&)>>>;
+  Arguments(const char* program, int argc, char** argv, const More& more = {});
+  bool quick = false;
+  std::string json, only;
 };
 
 // CPU time of this thread: that others use the processor too is not in it (that they use its caches is).

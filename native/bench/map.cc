@@ -9,7 +9,6 @@
 #include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -258,27 +257,15 @@ bench::Contender memory(const std::string& name, const Load& load, double goal) 
 }  // namespace
 
 int main(int argc, char** argv) {
-  bool quick = false;
-  std::string json, only;
-  for (int i = 1; i < argc; ++i) {
-    if (std::strcmp(argv[i], "--quick") == 0) {
-      quick = true;
-    } else if (std::strcmp(argv[i], "--json") == 0 && i + 1 < argc) {
-      json = argv[++i];
-    } else if (std::strcmp(argv[i], "--only") == 0 && i + 1 < argc) {
-      only = argv[++i];
-    } else {
-      std::fprintf(stderr, "usage: bench_map [--quick] [--only GROUP] [--json FILE]\n");
-      return 2;
-    }
-  }
+  const bench::Arguments arguments("bench_map", argc, argv);
+  const bool quick = arguments.quick;
   const size_t count = kBatch * (quick ? kBatches / 10 : kBatches);
   const Load atRandom = randomLoad(count, quick ? kTiB / 10 : kTiB), inOrder = sequentialLoad(kBatch * kBatches),
              dense = denseLoad(count);
   const Load askedAtRandom = someOf(atRandom), askedInOrder = someOf(inOrder), askedDense = someOf(dense);
 
   Idler idler;
-  bench::Report report("map", 7, only);
+  bench::Report report("map", 7, arguments.only);
   bench::Group one{"one direction, random", "ns", {"update", "lookup"}, {}};
   bench::Group bytes{"memory, one direction, random", "bytes a mapping", {"after all"}, {}};
   one.contenders.push_back(oneDirection<OverExtents<kBatch>>("extent map, in batches", atRandom, askedAtRandom));
@@ -309,5 +296,5 @@ int main(int argc, char** argv) {
   report.run(bytes);
   report.run(both);
   report.run(one);
-  return json.empty() || report.write(json) ? 0 : 1;
+  return arguments.json.empty() || report.write(arguments.json) ? 0 : 1;
 }

@@ -1,122 +1,128 @@
-// What interception adds to the path of an I/O: a virtual disk on an `extent` volume on the null device, one I/O
-// thread, without and with the probe, in turn; CPU time of the I/O thread, medians and quartiles of the rounds.
+// What interception adds to the path of an I/O: virtual disks on null devices, 4 KiB at depth 32, without and with a
+// probe in turn.
 //
-//   bench_path [rounds] [association]
-#include <algorithm>
-#include <condition_variable>
+//   bench_path [--quick] [--only GROUP] [--json FILE]
+//   bench_path --count PATTERN/ASSOCIATION --operations N   runs N I/Os once, for tools that count instructions;
+//                                                           ASSOCIATION `none` is without a probe
 #include <cstdio>
 #include <cstdlib>
-#include <memory>
-#include <mutex>
-#include <string>
-#include <vector>
 
-#include "disks/workload.h"
-#include "host.h"
-#include "intercept/probe.h"
+#include "bench/bench.h"
+#include "bench/path_rig.h"
 
 namespace {
 
-using namespace sm;
+using namespace bench;
 
-constexpr uint64_t kDisk = 64 << 20;
-constexpr uint64_t kSecond = 1'000'000'000;
+constexpr uint64_t kTiB = uint64_t{1} << 40, kFill = 64 << 10;
 
-void check(const Failure& failure) {
-  if (!failure) return;
-  std::fprintf(stderr, "%s\n", failure.message.c_str());
-  std::exit(1);
+// Rounds count up, so that none repeats another's addresses.
+uint64_t nextSeed() {
+  static uint64_t seed = 0;
+  return ++seed;
 }
 
-void check(int error, const char* what) {
-  if (error == 0) return;
-  std::fprintf(stderr, "%s: error %d\n", what, error);
-  std::exit(1);
-}
-
-WorkloadResult run(VirtualDisk& disk, const WorkloadOptions& options) {
-  std::mutex mutex;
-  std::condition_variable ended;
-  bool over = false;
-  WorkloadResult result;
-  Workload workload(disk, options);
-  workload.start([&](const WorkloadResult& r) {
-    std::lock_guard lock(mutex);
-    result = r;
-    over = true;
-    ended.notify_all();
-  });
-  std::unique_lock lock(mutex);
-  ended.wait(lock, [&] { return over; });
-  return result;
-}
-
-struct Summary {
-  std::vector<double> values;
-  void print(const char* name, const char* unit) {
-    std::sort(values.begin(), values.end());
-    auto at = [&](double q) { return values[static_cast<size_t>(q * static_cast<double>(values.size() - 1))]; };
-    std::printf("%-28s median %8.1f %s   quartiles %.1f … %.1f   (%zu rounds)\n", name, at(.5), unit, at(.25), at(.75),
-                values.size());
+// The I/O thread's CPU time for each I/O, and what it is more than without a probe in the same round.
+Group cpuGroup(PathRig& rig, const std::string& name, const std::string& pattern, uint64_t operations, double goal,
+               bool filled) {
+  auto base = std::make_shared<double>(0);
+  Group group{name + ", " + pattern, "ns", {"CPU per I/O", "added"}, {}};
+  group.contenders.push_back({"without probe", [&rig, base, pattern, operations] {
+                                *base = rig.run(pattern, operations, nextSeed()).cpu;
+                                return std::vector<double>{*base, 0};
+                              }});
+  const std::vector<std::pair<std::string, ProbeKind>> kinds = {
+      {"serial", {}},           {"serial, with events", {"serial", "descend", true}},
+      {"tag", {"tag"}},         {"pointer", {"pointer"}},
+      {"address", {"address"}}, {"serial, ascend", {"serial", "ascend"}}};
+  for (const auto& [title, kind] : kinds) {
+    if (!filled && title != "serial") continue;
+    group.contenders.push_back({title,
+                                [&rig, base, pattern, operations, filled, kind = kind] {
+                                  rig.attach(kind);
+                                  // What is measured is watching, not learning.
+                                  if (filled) rig.fill(kFill);
+                                  const double cost = rig.run(pattern, operations, nextSeed()).cpu;
+                                  rig.detach();
+                                  return std::vector<double>{cost, cost - *base};
+                                },
+                                {0, goal}});
   }
-};
+  return group;
+}
+
+Group elapsedGroup(PathRig& one, PathRig& two, const std::string& pattern, uint64_t operations) {
+  Group group{"null devices, " + pattern, "ns", {"elapsed per I/O"}, {}};
+  for (const bool probed : {false, true}) {
+    for (PathRig* rig : {&one, &two}) {
+      const std::string title =
+          std::string(rig == &one ? "one I/O thread" : "two I/O threads, a disk each") + (probed ? ", with probe" : "");
+      group.contenders.push_back({title,
+                                  [rig, probed, pattern, operations] {
+                                    if (probed) {
+                                      rig->attach({});
+                                      rig->fill(kFill);
+                                    }
+                                    const double cost = rig->run(pattern, operations, nextSeed()).elapsed;
+                                    rig->detach();
+                                    return std::vector<double>{cost};
+                                  },
+                                  {rig == &two ? 0.0
+                                   : probed    ? 200.0
+                                               : 100.0}});
+    }
+  }
+  return group;
+}
+
+int count(const std::string& what, uint64_t operations) {
+  const size_t slash = what.find('/');
+  if (slash == std::string::npos || operations == 0) {
+    std::fprintf(stderr, "bench_path: --count takes PATTERN/ASSOCIATION and needs --operations N\n");
+    return 2;
+  }
+  PathOptions options;
+  options.uring = false;  // a wait in io_uring stops all threads of a program that valgrind runs
+  PathRig rig(options);
+  const std::string association = what.substr(slash + 1);
+  if (association != "none") rig.attach({association});
+  rig.fill(kFill);
+  rig.run(what.substr(0, slash), operations, 1);
+  return 0;
+}
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int rounds = argc > 1 ? std::atoi(argv[1]) : 9;
-  const std::string association = argc > 2 ? argv[2] : "serial";
-  std::unique_ptr<Host> host;
-  check(Host::open({}, &host));
-  sm_device* device = nullptr;
-  DeviceOptions deviceOptions;
-  deviceOptions.name = "null0";
-  deviceOptions.driver = "null";
-  deviceOptions.bytes = 2 * kDisk;
-  check(host->openDevice(deviceOptions, &device));
-  check(host->formatVolume("extent", {device}, {}, true));
-  Volume* volume = nullptr;
-  check(host->openVolume("v0", "extent", {device}, {}, &volume));
-  VirtualDisk* disk = nullptr;
-  check(volume->createDisk("vm-1", "vda", kDisk, &disk));
+  std::string counted;
+  uint64_t operations = 0;
+  const Arguments arguments(
+      "bench_path", argc, argv,
+      {{"--count", [&](const std::string& value) { counted = value; }},
+       {"--operations", [&](const std::string& value) { operations = std::strtoull(value.c_str(), nullptr, 10); }}});
+  if (!counted.empty()) return count(counted, operations);
 
-  WorkloadOptions fill;
-  fill.pattern = "write";
-  fill.blockSize = 64 << 10;
-  fill.operations = kDisk / fill.blockSize;
-  for (const char* pattern : {"randread", "randwrite"}) {
-    Summary without, with, added;
-    for (int round = 0; round < rounds; ++round) {
-      WorkloadOptions options;
-      options.pattern = pattern;
-      options.operations = 2'000'000;
-      options.seed = static_cast<uint64_t>(round) + 1;
-      auto perIo = [&] {
-        WorkloadResult result = run(*disk, options);
-        return static_cast<double>(result.cpuNs) / static_cast<double>(result.operations);
-      };
-      double a = perIo();
-      auto map = std::make_shared<AddressMap>();
-      std::unique_ptr<Probe> probe;
-      std::string why;
-      ProbeOptions probeOptions;
-      probeOptions.association = association;
-      check(Probe::create(host->stack(), map, probeOptions, &probe, &why), why.c_str());
-      check(probe->addDisk(disk->contract()), "addDisk");
-      check(probe->addDevice(device), "addDevice");
-      probe->begin();
-      run(*disk, fill);  // the map is warm: what is measured is watching, not learning
-      double b = perIo();
-      check(probe->detach(kSecond), "detach");
-      without.values.push_back(a);
-      with.values.push_back(b);
-      added.values.push_back(b - a);
+  Report report("path", 7, arguments.only);
+  const uint64_t some = arguments.quick ? 200'000 : 2'000'000;
+  {
+    PathRig small({});
+    for (const char* pattern : {"randread", "randwrite"}) {
+      report.run(cpuGroup(small, "64 MiB disk", pattern, some, 60, true));
     }
-    std::printf("%s, 4 KiB, depth 32, association %s\n", pattern, association.c_str());
-    without.print("  without probe", "ns CPU/IO");
-    with.print("  with probe", "ns CPU/IO");
-    added.print("  added", "ns CPU/IO");
   }
-  check(host->close());
-  return 0;
+  {
+    PathOptions options;
+    options.diskBytes = kTiB;
+    options.volume = "stripe";
+    PathRig large(options);
+    report.run(cpuGroup(large, "1 TiB disk", "randwrite", some, 250, false));
+  }
+  {
+    PathRig one({});
+    PathOptions options;
+    options.threads = 2;
+    PathRig two(options);
+    for (const char* pattern : {"randread", "randwrite"}) report.run(elapsedGroup(one, two, pattern, some));
+  }
+  return arguments.json.empty() || report.write(arguments.json) ? 0 : 1;
 }

@@ -20,8 +20,7 @@ void Correlator::taint(Taints* taints, Range part) {
 }
 
 // Enters a context into the active ranges, and taints it and those in flight with each other (rules 3 and 5).
-void Correlator::track(uint32_t slot, Context* context) {
-  ActiveRanges& active = map_.activeOf(context->disk);
+void Correlator::track(uint32_t slot, Context* context, ActiveRanges& active) {
   const bool modifies = sm_op_modifies(context->op);
   active.overlapping(context->virt, [&](ActiveRanges::Ref ref, Range common) {
     Context& other = contexts_[ref & ActiveRanges::kSlot];
@@ -40,6 +39,7 @@ void Correlator::untrack(Context* context) {
 
 void Correlator::enlist(uint32_t slot) {
   contexts_[slot].stamp = ++clock_;
+  if (!mayPend_) return;
   contexts_[slot].older = newest_;
   contexts_[slot].newer = kNoSlot;
   (newest_ == kNoSlot ? oldest_ : contexts_[newest_].newer) = slot;
@@ -47,14 +47,15 @@ void Correlator::enlist(uint32_t slot) {
 }
 
 void Correlator::delist(uint32_t slot) {
+  if (!mayPend_) return;
   const Context& context = contexts_[slot];
   (context.older == kNoSlot ? oldest_ : contexts_[context.older].newer) = context.newer;
   (context.newer == kNoSlot ? newest_ : contexts_[context.newer].older) = context.older;
 }
 
 // Makes the context one that its children can find.
-void Correlator::record(uint32_t slot, sm_request* above) {
-  Context& context = contexts_[slot];
+void Correlator::record(uint32_t slot, Context* which, sm_request* above) {
+  Context& context = *which;
   const bool room = correlation_ == kAscend || recorded_ < capacity_;
   context.recorded = room && association_->mark(slot, context, above);
   if (context.recorded && correlation_ == kAscend) {
@@ -74,15 +75,17 @@ void Correlator::record(uint32_t slot, sm_request* above) {
 
 uint64_t Correlator::submitted(sm_request* above, DiskKey disk) {
   std::lock_guard lock(map_.mutex());
-  if (!disks_[disk].watched) return kUnseen;
-  ++disks_[disk].inside;
+  Watched& state = disks_[disk];
+  if (!state.watched) return kUnseen;
+  ++state.inside;
   if ((settling_ || unsettled_) && looksAt(++settleTick_)) tryLearning();
   const Range virt = rangeOf(above);
 
   // Rule 6: a buffer that two live requests share is no evidence of what a read brought up.
-  const bool aliased = overlapsItself(above->iov, above->iov_count);
+  const Range hull = hullOf(above->iov, above->iov_count);
+  const bool aliased = above->iov_count > 1 && overlapsItself(above->iov, above->iov_count);
   bool sharedBuffer = aliased || blindAbove_ > 0;
-  buffers_.overlapping(above->iov, above->iov_count, [&](uint32_t other) {
+  buffers_.overlapping(above->iov, above->iov_count, hull, [&](uint32_t other) {
     contexts_[other].sharedBuffer = true;
     sharedBuffer = true;
   });
@@ -93,10 +96,10 @@ uint64_t Correlator::submitted(sm_request* above, DiskKey disk) {
     // teaches, and nothing submitted while it is in flight.
     ++counters_.unrecorded;
     ++blindAbove_;
-    ++disks_[disk].blind;
+    ++state.blind;
     if (sm_op_modifies(above->op)) {
       map_.removeVirtual(disk, virt);
-      map_.activeOf(disk).overlapping(virt, [&](ActiveRanges::Ref ref, Range common) {
+      state.active->overlapping(virt, [&](ActiveRanges::Ref ref, Range common) {
         taint(&contexts_[ref & ActiveRanges::kSlot].taints, common);
       });
     }
@@ -105,7 +108,7 @@ uint64_t Correlator::submitted(sm_request* above, DiskKey disk) {
 
   Context& context = contexts_[slot];
   context.live = true;
-  context.learns = learning_ && disks_[disk].settled && disks_[disk].blind == 0;
+  context.learns = learning_ && state.settled && state.blind == 0;
   context.lostEvidence = false;
   context.sharedBuffer = sharedBuffer;
   context.aliased = aliased;
@@ -118,12 +121,12 @@ uint64_t Correlator::submitted(sm_request* above, DiskKey disk) {
   context.firstEvidence = context.lastEvidence = kNoSlot;
   context.evidenceCount = 0;
   context.taints.clear();
-  context.submitted = stack_->now(stack_);
+  context.submitted = now();
   context.firstIssued = context.lastCompleted = 0;
-  if (!virt.empty()) track(slot, &context);
-  buffers_.add(slot);
+  if (!virt.empty()) track(slot, &context, *state.active);
+  buffers_.add(slot, hull);
   enlist(slot);
-  record(slot, above);
+  record(slot, &context, above);
   return slot;
 }
 
@@ -142,9 +145,10 @@ void Correlator::completed(sm_request* above, DiskKey disk, uint64_t word) {
   }
   const uint32_t slot = static_cast<uint32_t>(word);
   Context& context = contexts_[slot];
-  if (context.recorded) collectPending(slot);
+  if (mayPend_ && context.recorded) collectPending(slot);
   resolve(slot, above->status == 0);
-  if (ring_ && !context.adrift) report(slot, above->status, stack_->now(stack_));
+  // What was submitted before anyone listened is not told.
+  if (ring_ && context.submitted != 0 && !context.adrift) report(slot, above->status, now());
   release(slot);
   if (context.recorded) {
     if (correlation_ != kAscend) association_->forget(slot, above);
@@ -156,7 +160,7 @@ void Correlator::completed(sm_request* above, DiskKey disk, uint64_t word) {
   if (!context.adrift) delist(slot);
   context.live = false;
   contexts_.give(slot);
-  expirePending();
+  if (mayPend_) expirePending();
 }
 
 }  // namespace sm

@@ -11,7 +11,7 @@ namespace sm {
 // Rule 4: a modification of `phys` takes from all that is in flight what it would teach of these bytes; and the other
 // way round, where the other is a modification in flight.
 void Correlator::modifies(DeviceKey device, Range phys, Evidence* own) {
-  map_.activeOn(device).overlapping(phys, [&](ActiveRanges::Ref ref, Range common) {
+  devices_[device].active->overlapping(phys, [&](ActiveRanges::Ref ref, Range common) {
     Evidence& other = evidence_[ref & ActiveRanges::kSlot];
     taint(&other.taints, common);
     if (!(ref & ActiveRanges::kModifies)) return;
@@ -57,7 +57,7 @@ uint32_t Correlator::takeEvidence(const sm_request* below, DeviceKey device) {
   evidence.pieceCount = evidence.ownerCount = evidence.liveOwners = evidence.memoryCount = 0;
   evidence.device = device;
   evidence.stamp = ++clock_;
-  evidence.issuedAt = stack_->now(stack_);
+  evidence.issuedAt = now();
   evidence.landedAt = 0;
   evidence.phys = rangeOf(below);
   evidence.taints.clear();
@@ -104,12 +104,12 @@ uint64_t Correlator::issued(const sm_request* below, DeviceKey device) {
   if (slot == kNoSlot) return issuedBlind(below, device);
 
   Evidence& evidence = evidence_[slot];
-  ActiveRanges& active = map_.activeOn(device);
+  ActiveRanges& active = *state.active;
   if (modification) {
     modifies(device, evidence.phys, &evidence);
     evidence.position = active.add(evidence.phys, slot | ActiveRanges::kModifies | ActiveRanges::kInFlight);
   } else {
-    active.overlapping(evidence.phys, [&](ActiveRanges::Ref ref, Range common) {
+    active.doubtful(evidence.phys, [&](ActiveRanges::Ref ref, Range common) {
       if (ref & ActiveRanges::kInFlight) taint(&evidence.taints, common);
     });
     evidence.position = active.add(evidence.phys, slot);
@@ -179,7 +179,7 @@ bool Correlator::isKnown(const Evidence& evidence, const Context& context) const
     const Range virt{context.virt.begin + piece.at, context.virt.begin + piece.at + piece.length};
     const Place place{evidence.device, evidence.phys.begin + piece.from};
     if (!map_.holds(context.disk, virt, place) ||
-        map_.activeOn(place.device).doubts({place.offset, place.offset + piece.length})) {
+        devices_[place.device].active->doubts({place.offset, place.offset + piece.length})) {
       return false;
     }
   }
@@ -217,7 +217,7 @@ void Correlator::landed(const sm_request* below, DeviceKey device, uint64_t word
   Evidence& evidence = evidence_[slot];
   evidence.done = true;
   evidence.ok = below->status == 0;
-  evidence.landedAt = stack_->now(stack_);
+  evidence.landedAt = now();
   uint64_t bufferOf = 0;
   if (evidence.pending && (!wholeBuffer(below, &bufferOf) || bufferOf != evidence.bufferOf)) {
     evidence.unfit = true;  // its memory was not the same request's all the time: what is in it now is no evidence
@@ -227,9 +227,9 @@ void Correlator::landed(const sm_request* below, DeviceKey device, uint64_t word
     if (!findOwners(below, slot)) disown(&evidence);
   }
   if (!evidence.pending && evidence.liveOwners == 0) return dropEvidence(slot);
-  if (!evidence.adrift) {
-    map_.activeOn(device).landed(evidence.position);
-    if (evidence.demoted) map_.activeOn(device).decided(evidence.position);
+  if (!evidence.adrift && sm_op_modifies(evidence.op)) {
+    devices_[device].active->landed(evidence.position);
+    if (evidence.demoted) devices_[device].active->decided(evidence.position);
   }
   for (int i = 0; i < evidence.ownerCount; ++i) {
     if (evidence.owners[i].context != kNoSlot) contexts_[evidence.owners[i].context].lastCompleted = evidence.landedAt;
@@ -296,9 +296,8 @@ void Correlator::dropCopy(Evidence* evidence) {
 void Correlator::dropEvidence(uint32_t slot) {
   Evidence& evidence = evidence_[slot];
   if (!evidence.adrift) {
-    map_.activeOn(evidence.device).remove(evidence.position, [&](uint32_t moved, uint32_t position) {
-      evidence_[moved].position = position;
-    });
+    devices_[evidence.device].active->remove(
+        evidence.position, [&](uint32_t moved, uint32_t position) { evidence_[moved].position = position; });
   }
   dropCopy(&evidence);
   evidence_.give(slot);

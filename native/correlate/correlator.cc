@@ -19,6 +19,7 @@ Correlator::Correlator(const sm_stack* stack, AddressMap& map, const Association
       buffers_(contexts_),
       association_(association.make(std::max(capacity, slots), buffers_)),
       content_(association_->content()),
+      mayPend_(correlation_ != kDescend || content_),
       shadowRoom_(shadowBytes) {}
 
 Correlator::~Correlator() = default;
@@ -100,6 +101,7 @@ bool Correlator::watchDisk(DiskKey disk) {
   map_.staleDisk(disk);
   if (disks_.size() <= disk) disks_.resize(disk + 1);
   enter(&disks_[disk]);
+  disks_[disk].active = &map_.activeOf(disk);
   return true;
 }
 
@@ -110,6 +112,8 @@ bool Correlator::watchDevice(DeviceKey device, bool shared) {
   if (devices_.size() <= device) devices_.resize(device + 1);
   enter(&devices_[device]);
   devices_[device].shared = shared;
+  devices_[device].active = &map_.activeOn(device);
+  devices_[device].ledger = &map_.ledgerOf(device);
   return true;
 }
 

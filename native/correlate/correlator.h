@@ -93,16 +93,20 @@ class Correlator {
     bool watched = false, settled = false, left = false;
     uint64_t since = kNever;  // everything allocated before this stamp has to end before it is settled
     uint64_t inside = 0;
-    uint64_t blind = 0;  // in flight without a slot: nothing that begins meanwhile teaches
+    uint64_t blind = 0;              // in flight without a slot: nothing that begins meanwhile teaches
+    ActiveRanges* active = nullptr;  // the map's
   };
   struct DeviceState : Watched {
     bool shared = false;
+    DeviceLedger* ledger = nullptr;  // the map's
   };
   struct Found {
     Range virt;
     Place place;
   };
 
+  // Times are for completion events alone.
+  uint64_t now() const { return ring_ ? stack_->now(stack_) : 0; }
   static Range rangeOf(const sm_request* request) { return {request->offset, request->offset + request->length}; }
 
   // correlator.cc
@@ -112,9 +116,9 @@ class Correlator {
 
   // above.cc
   void taint(Taints* taints, Range part);
-  void track(uint32_t slot, Context* context);
+  void track(uint32_t slot, Context* context, ActiveRanges& active);
   void untrack(Context* context);
-  void record(uint32_t slot, sm_request* above);
+  void record(uint32_t slot, Context* context, sm_request* above);
   void enlist(uint32_t slot);
   void delist(uint32_t slot);
 
@@ -163,6 +167,7 @@ class Correlator {
 
   // resolve.cc
   void resolve(uint32_t slot, bool succeeded);
+  bool isConfirmed(const Context& context) const;
   void compareRead(const Context& context, Evidence* evidence);
   void collect(const Context& context, const Evidence& evidence, int owner);
   void applyModification(uint32_t slot, bool succeeded);
@@ -184,8 +189,9 @@ class Correlator {
   LiveBuffers buffers_;
   const std::unique_ptr<Association> association_;
   ContentIndex* const content_;                                 // null but where the payload is the carrier
+  const bool mayPend_;                                          // evidence may have to wait for its owner
   uint64_t clock_ = 0;                                          // of stamps
-  uint32_t oldest_ = kNoSlot, newest_ = kNoSlot;                // contexts in flight, by stamp
+  uint32_t oldest_ = kNoSlot, newest_ = kNoSlot;                // contexts in flight, by stamp, where evidence may wait
   uint32_t oldestPending_ = kNoSlot, newestPending_ = kNoSlot;  // evidence, by stamp
   uint32_t pendingCount_ = 0;
   std::vector<DeviceState> devices_;

@@ -28,7 +28,7 @@ bool Taints::add(Range part) {
   return true;
 }
 
-void Taints::clean(Range range, std::vector<Range>* out) const {
+void Taints::cleanParts(Range range, std::vector<Range>* out) const {
   if (overflowed_) return;
   uint64_t at = range.begin;
   for (int i = 0; i < count_; ++i) {
@@ -50,19 +50,6 @@ uint64_t Taints::bytesOf(Range range) const {
   return bytes;
 }
 
-bool Evidence::addPiece(Piece piece) {
-  if (pieceCount > 0) {
-    Piece& last = pieces[pieceCount - 1];
-    if (last.owner == piece.owner && last.from + last.length == piece.from && last.at + last.length == piece.at) {
-      last.length += piece.length;
-      return true;
-    }
-  }
-  if (pieceCount == kPieces) return false;
-  pieces[pieceCount++] = piece;
-  return true;
-}
-
 void Evidence::keepMemory(const iovec* iov, uint32_t count) {
   memoryCount = 0;
   for (uint32_t i = 0; i < count; ++i) {
@@ -76,15 +63,6 @@ void Evidence::keepMemory(const iovec* iov, uint32_t count) {
     memory[memoryCount++] = iov[i];
   }
 }
-
-namespace {
-
-Range rangeOf(const iovec& segment) {
-  const uint64_t base = reinterpret_cast<uint64_t>(segment.iov_base);
-  return {base, base + segment.iov_len};
-}
-
-}  // namespace
 
 bool locateByAddress(const iovec* child, uint32_t count, const Context& parent, Evidence* evidence) {
   if (parent.aliased) return false;
@@ -113,15 +91,6 @@ bool overlap(const iovec* a, uint32_t countA, const iovec* b, uint32_t countB) {
     }
   }
   return false;
-}
-
-Range hullOf(const iovec* iov, uint32_t count) {
-  Range hull;
-  for (uint32_t i = 0; i < count; ++i) {
-    const Range segment = rangeOf(iov[i]);
-    hull = i == 0 ? segment : Range{std::min(hull.begin, segment.begin), std::max(hull.end, segment.end)};
-  }
-  return hull;
 }
 
 bool overlapsItself(const iovec* iov, uint32_t count) {

@@ -6,6 +6,7 @@
 
 #include <stratamap/request.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -27,15 +28,22 @@ class Taints {
   bool overflowed() const { return overflowed_; }
   bool empty() const { return count_ == 0 && !overflowed_; }
   // Appends what of `range` is not tainted.
-  void clean(Range range, std::vector<Range>* out) const;
+  void clean(Range range, std::vector<Range>* out) const {
+    if (empty()) {
+      if (!range.empty()) out->push_back(range);
+    } else {
+      cleanParts(range, out);
+    }
+  }
   // How many bytes of `range` are tainted.
   uint64_t bytesOf(Range range) const;
 
  private:
   static constexpr int kParts = 6;
-  Range parts_[kParts];  // disjoint, in order
+  void cleanParts(Range range, std::vector<Range>* out) const;
   uint8_t count_ = 0;
   bool overflowed_ = false;
+  Range parts_[kParts];  // disjoint, in order
 };
 
 // Bytes [from, from + length) of a child are bytes [at, at + length) of its owner, a context.
@@ -44,6 +52,8 @@ struct Piece {
   uint8_t owner = 0;  // index of the evidence's owners
 };
 
+// Of both, what every request needs comes first, in the order of its use, and what few need last: the first lines of
+// a slot are all that most requests touch.
 struct Context {
   static constexpr int kMaxIov = SM_IOV_MAX;
   bool live = false;
@@ -55,16 +65,16 @@ struct Context {
   bool adrift = false;        // its disk is no longer watched: it teaches and reports nothing
   uint8_t op = 0;
   uint32_t disk = kNoKey;
-  uint64_t stamp = 0;  // the order of submissions and issues
-  uint64_t key = 0;    // see Association::key; in `ascend` alone
-  Range virt;
-  const iovec* iov = nullptr;  // the request's, which outlives the context
   uint32_t iovCount = 0;
+  Range virt;
+  const iovec* iov = nullptr;                     // the request's, which outlives the context
   uint32_t virtPosition = 0, bufferPosition = 0;  // in the sets of active ranges
-  uint32_t older = kNoSlot, newer = kNoSlot;      // of those in flight, by stamp
   uint32_t firstEvidence = kNoSlot, lastEvidence = kNoSlot, evidenceCount = 0;
-  Taints taints;                                               // of virt
+  uint32_t older = kNoSlot, newer = kNoSlot;                   // of those in flight, by stamp
+  uint64_t stamp = 0;                                          // the order of submissions and issues
   uint64_t submitted = 0, firstIssued = 0, lastCompleted = 0;  // ns
+  uint64_t key = 0;                                            // see Association::key; in `ascend` alone
+  Taints taints;                                               // of virt
 };
 
 struct Evidence {
@@ -84,25 +94,35 @@ struct Evidence {
   bool demoted = false;    // what the map held of phys has been made stale for this modification
   bool pending = false;    // no owner has been looked for yet, or others may still turn up
   bool ambiguous = false;  // it might be several contexts' and there is no telling whose
-  uint8_t pieceCount = 0, ownerCount = 0, liveOwners = 0;
+  uint8_t pieceCount = 0, ownerCount = 0, liveOwners = 0, memoryCount = 0;
   uint32_t device = kNoKey;
-  uint32_t position = 0;                                    // in the device's active ranges
-  uint32_t olderPending = kNoSlot, newerPending = kNoSlot;  // by stamp
-  uint64_t stamp = 0;
-  uint64_t key = 0;                     // see Association::key
-  uint64_t issuedAt = 0, landedAt = 0;  // ns
+  uint32_t position = 0;  // in the device's active ranges
   Range phys;
-  Taints taints;  // of phys
-  Owner owners[kOwners];
+  uint64_t stamp = 0;
+  std::unique_ptr<std::byte[]> shadow;  // what it carried, phys.length() bytes
   Piece pieces[kPieces];
+  Owner owners[kOwners];
+  uint64_t issuedAt = 0, landedAt = 0;                      // ns
+  uint32_t olderPending = kNoSlot, newerPending = kNoSlot;  // by stamp
+  uint64_t key = 0;                                         // see Association::key
+  uint64_t bufferOf = 0;  // while pending: the stamp of the one live request whose buffer that is in; 0: nobody's
+  Taints taints;          // of phys
   // Where its bytes were in memory, neighbouring segments joined.
   iovec memory[kMemory];
-  uint8_t memoryCount = 0;
-  uint64_t bufferOf = 0;  // while pending: the stamp of the one live request whose buffer that is in; 0: nobody's
-  std::unique_ptr<std::byte[]> shadow;  // what it carried, phys.length() bytes
 
   // False when there are too many pieces; those that are left out resolve to nothing.
-  bool addPiece(Piece piece);
+  bool addPiece(Piece piece) {
+    if (pieceCount > 0) {
+      Piece& last = pieces[pieceCount - 1];
+      if (last.owner == piece.owner && last.from + last.length == piece.from && last.at + last.length == piece.at) {
+        last.length += piece.length;
+        return true;
+      }
+    }
+    if (pieceCount == kPieces) return false;
+    pieces[pieceCount++] = piece;
+    return true;
+  }
   void keepMemory(const iovec* iov, uint32_t count);
   // Index of an owner, or -1.
   int ownerIndex(uint32_t context) const {
@@ -153,11 +173,24 @@ bool locateByAddress(const iovec* child, uint32_t count, const Context& parent, 
 // position where the lengths are equal, else wherever the block stands exactly once.
 void locateByContent(const std::byte* bytes, uint64_t length, const Context& parent, Evidence* evidence);
 
+inline Range rangeOf(const iovec& segment) {
+  const uint64_t base = reinterpret_cast<uint64_t>(segment.iov_base);
+  return {base, base + segment.iov_len};
+}
+
 // Whether some memory is there twice, or in both.
 bool overlapsItself(const iovec* iov, uint32_t count);
 bool overlap(const iovec* a, uint32_t countA, const iovec* b, uint32_t countB);
 // The memory between the lowest and the highest byte.
-Range hullOf(const iovec* iov, uint32_t count);
+inline Range hullOf(const iovec* iov, uint32_t count) {
+  if (count == 0) return {};
+  Range hull = rangeOf(iov[0]);
+  for (uint32_t i = 1; i < count; ++i) {
+    const Range segment = rangeOf(iov[i]);
+    hull = {std::min(hull.begin, segment.begin), std::max(hull.end, segment.end)};
+  }
+  return hull;
+}
 
 // Copies a request's memory to one piece, and compares a part of it.
 void gather(const iovec* iov, uint32_t count, std::byte* out);

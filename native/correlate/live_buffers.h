@@ -11,11 +11,12 @@ namespace sm {
 
 class LiveBuffers {
  public:
-  explicit LiveBuffers(Slots<Context>& contexts) : contexts_(contexts) { hulls_.reserve(1024); }
+  explicit LiveBuffers(Slots<Context>& contexts) : contexts_(contexts) {}
 
-  void add(uint32_t slot) {
+  // `hull`: that of the context's memory.
+  void add(uint32_t slot, Range hull) {
     Context& context = contexts_[slot];
-    if (context.iovCount > 0) context.bufferPosition = hulls_.add(hullOf(context.iov, context.iovCount), slot);
+    if (context.iovCount > 0) context.bufferPosition = hulls_.add(hull, slot);
   }
   void remove(uint32_t slot) {
     if (contexts_[slot].iovCount == 0) return;
@@ -29,8 +30,12 @@ class LiveBuffers {
   // f(slot) for each that shares memory with these segments.
   template <class F>
   void overlapping(const iovec* iov, uint32_t count, F&& f) const {
+    overlapping(iov, count, hullOf(iov, count), f);
+  }
+  template <class F>
+  void overlapping(const iovec* iov, uint32_t count, Range hull, F&& f) const {
     if (count == 0) return;
-    hulls_.overlapping(hullOf(iov, count), [&](uint32_t slot, Range) {
+    hulls_.overlapping(hull, [&](uint32_t slot, Range) {
       const Context& context = contexts_[slot];
       const bool exact = count == 1 && context.iovCount == 1;
       if (exact || overlap(iov, count, context.iov, context.iovCount)) f(slot);

@@ -53,7 +53,7 @@ bool Correlator::findOwners(const sm_request* below, uint32_t slot) {
 }
 
 void Correlator::count(const Evidence& evidence, Fate fate) {
-  map_.ledgerOf(evidence.device).fates[static_cast<int>(fate)].add(evidence.phys.length());
+  devices_[evidence.device].ledger->fates[static_cast<int>(fate)].add(evidence.phys.length());
 }
 
 std::span<const uint32_t> Correlator::distinctCandidates() {
@@ -103,6 +103,11 @@ void Correlator::locate(Evidence& evidence, const iovec* iov, uint32_t count, co
   } else if (evidence.op != SM_OP_READ && evidence.op != SM_OP_WRITE) {
     if (evidence.phys.length() != context.virt.length()) return;
     evidence.addPiece({0, 0, context.virt.length()});
+    evidence.located = true;
+  } else if (count == 1 && context.iovCount == 1 && iov->iov_base == context.iov->iov_base &&
+             iov->iov_len <= context.iov->iov_len) {
+    // As below, for what is most frequent.
+    evidence.addPiece({0, 0, iov->iov_len});
     evidence.located = true;
   } else {
     evidence.located = locateByAddress(iov, count, context, &evidence);

@@ -20,7 +20,7 @@ class Pointer : public Association {
       : count_(std::bit_ceil(2ull * capacity)), cells_(new Cell[count_]), cellOf_(new uint32_t[capacity]) {
     // A random start: a probe whose cells lie where another's lay must not use its pointers again.
     std::random_device random;
-    turn_.store((static_cast<uint64_t>(random()) << 32) | random(), std::memory_order_relaxed);
+    turn_ = (static_cast<uint64_t>(random()) << 32) | random();
   }
 
   bool mark(uint32_t context, const Context&, sm_request* above) override {
@@ -29,9 +29,9 @@ class Pointer : public Association {
     uint32_t at;
     uint64_t turn;
     do {  // at least half of the cells are free
-      turn = turn_.fetch_add(1, std::memory_order_relaxed);
+      turn = turn_++;
       at = static_cast<uint32_t>(turn & (count_ - 1));
-    } while (!take(cells_[at]));
+    } while (cells_[at].pointer.load(std::memory_order_relaxed) != kFree);
     const uint64_t pointer = pointerTo(at, turn / count_);
     cells_[at].context = context;
     cells_[at].pointer.store(pointer, std::memory_order_release);
@@ -61,15 +61,11 @@ class Pointer : public Association {
     std::atomic<uint64_t> pointer{kFree};  // as it stands in the request
     std::atomic<uint32_t> context{kNone};
   };
-  static constexpr uint64_t kFree = 0, kTaken = 1;
+  static constexpr uint64_t kFree = 0;
   // User addresses have 47 bits on x86-64 and 48 on arm64 unless a process asks for more.
   static constexpr int kHigh = 48, kLow = std::countr_zero(sizeof(Cell));
   static constexpr uint64_t kAddress = ((1ull << kHigh) - 1) & ~(sizeof(Cell) - 1);
 
-  static bool take(Cell& cell) {
-    uint64_t free = kFree;
-    return cell.pointer.compare_exchange_strong(free, kTaken, std::memory_order_acquire);
-  }
   uint64_t pointerTo(uint32_t at, uint64_t turn) const {
     const uint64_t low = turn & ((1u << kLow) - 1), high = (turn >> kLow) & ((1u << (64 - kHigh)) - 1);
     return reinterpret_cast<uint64_t>(&cells_[at]) | low | (high << kHigh);
@@ -78,7 +74,7 @@ class Pointer : public Association {
   const uint64_t count_;
   std::unique_ptr<Cell[]> cells_;
   std::unique_ptr<uint32_t[]> cellOf_;  // by context
-  std::atomic<uint64_t> turn_{0};
+  uint64_t turn_ = 0;
 };
 
 }  // namespace

@@ -9,11 +9,17 @@ namespace sm {
 
 void Correlator::resolve(uint32_t slot, bool succeeded) {
   const Context& context = contexts_[slot];
+  if (context.op == SM_OP_READ && context.evidenceCount == 1) {
+    // A read of what the map knows already.
+    const Evidence& only = evidence_[context.firstEvidence];
+    if (only.op == SM_OP_READ && only.done && only.unfit) return;
+  }
   found_.clear();
   uint64_t sum = 0;
   const bool ambiguous =
       context.sharedBuffer && (association_->needsOwnBuffer() || (content_ && context.op == SM_OP_READ));
   const bool teaches = context.learns && !ambiguous && (succeeded || seeded(Bug::kParentFailed));
+  if (teaches && context.op == SM_OP_WRITE && isConfirmed(context)) return;
   eachEvidence(slot, [&](uint32_t, Evidence& evidence, int owner) {
     if (!evidence.done && !seeded(Bug::kEarlyMap)) {
       // It ends without this parent.
@@ -38,6 +44,18 @@ void Correlator::resolve(uint32_t slot, bool succeeded) {
     if (sm_op_modifies(evidence.op)) demote(&evidence);
   });
   if (succeeded) applyRead(context);
+}
+
+// An overwrite in place, all of it and by one child that nothing has tainted: the map says so already.
+bool Correlator::isConfirmed(const Context& context) const {
+  if (context.evidenceCount != 1 || !context.taints.empty()) return false;
+  const Evidence& only = evidence_[context.firstEvidence];
+  const Piece& piece = only.pieces[0];
+  const uint64_t length = context.virt.length();
+  return only.done && only.ok && only.located && !only.unfit && !only.adrift && !only.demoted &&
+         only.op == context.op && only.taints.empty() && only.ownerCount == 1 && only.pieceCount == 1 &&
+         only.phys.length() == length && piece.length == length && !devices_[only.device].shared &&
+         map_.holds(context.disk, context.virt, {only.device, only.phys.begin});
 }
 
 // Rule 6: leaves of a read's pieces those whose bytes are what the issuer was given.
@@ -89,14 +107,6 @@ void Correlator::collect(const Context& context, const Evidence& evidence, int o
 // Rules 2, 4 and 5: what the children overwrote is stale, what was not resolved is unmapped, what was found is mapped.
 void Correlator::applyModification(uint32_t slot, bool succeeded) {
   const Context& context = contexts_[slot];
-  if (found_.size() == 1 && context.evidenceCount == 1) {
-    const Evidence& only = evidence_[context.firstEvidence];
-    if (!only.demoted && found_[0].virt.length() == context.virt.length() &&
-        only.phys.length() == context.virt.length() && map_.holds(context.disk, found_[0].virt, found_[0].place) &&
-        !devices_[found_[0].place.device].shared) {
-      return;  // an overwrite in place: the map says so already
-    }
-  }
   eachEvidence(slot, [&](uint32_t, Evidence& evidence, int) {
     if (sm_op_modifies(evidence.op)) demote(&evidence);
   });
@@ -123,8 +133,8 @@ void Correlator::applyRead(const Context& context) {
   for (const Found& found : found_) {
     // A modification of the place that is over, but not decided, must not take this with it.
     Range phys{found.place.offset, found.place.offset + found.virt.length()};
-    map_.activeOn(found.place.device).overlapping(phys, [&](ActiveRanges::Ref ref, Range) {
-      if (ref & ActiveRanges::kModifies) demote(&evidence_[ref & ActiveRanges::kSlot]);
+    map_.activeOn(found.place.device).doubtful(phys, [&](ActiveRanges::Ref ref, Range) {
+      demote(&evidence_[ref & ActiveRanges::kSlot]);
     });
     if (!map_.holds(context.disk, found.virt, found.place)) addFound(context, found);
   }

@@ -11,9 +11,9 @@ class Serial : public Association {
  public:
   explicit Serial(uint32_t capacity) : table_(capacity) {}
   bool record(uint32_t context, const sm_request* above) override {
-    return table_.bind(above->serial, context) == ContextTable::Bind::kBound;
+    return table_.bind<kOne>(above->serial, context) == ContextTable::Bind::kBound;
   }
-  void forget(uint32_t, const sm_request* above) override { table_.release(above->serial); }
+  void forget(uint32_t, const sm_request* above) override { table_.release<kOne>(above->serial); }
   uint32_t find(const sm_request* below) const override {
     uint32_t context = kNone;
     table_.find(below->serial, &context);
@@ -22,6 +22,7 @@ class Serial : public Association {
   uint64_t key(const sm_request* request) const override { return request->serial; }
 
  private:
+  static constexpr ContextTable::Writers kOne = ContextTable::Writers::kOne;  // the map's lock
   ContextTable table_;
 };
 

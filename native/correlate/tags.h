@@ -1,8 +1,8 @@
 // Identifiers that we add to requests: a context's slot and the generation of its use, so that finding needs no lookup
 // and a tag that outlived its request is recognised.
 //
-// Thread contract: next, enter and leave by whoever has the slot; find from any thread. Invariant: no tag is handed out
-// twice before 2^39 others.
+// Thread contract: next, enter and leave are serialised by the owner; find from any thread. Invariant: no tag is handed
+// out twice before 2^39 others.
 #pragma once
 
 #include <atomic>
@@ -19,11 +19,11 @@ class Tags {
   explicit Tags(uint32_t capacity) : capacity_(capacity), live_(new std::atomic<uint64_t>[capacity]) {
     // A random start: what a volume leaves in a field by accident is no tag of ours.
     std::random_device random;
-    generation_.store((static_cast<uint64_t>(random()) << 8) | 1, std::memory_order_relaxed);
+    generation_ = (static_cast<uint64_t>(random()) << 8) | 1;
     for (uint32_t i = 0; i < capacity; ++i) live_[i].store(0, std::memory_order_relaxed);
   }
   uint64_t next(uint32_t slot) {
-    const uint64_t generation = generation_.fetch_add(1, std::memory_order_relaxed) & (kGenerations - 1);
+    const uint64_t generation = generation_++ & (kGenerations - 1);
     return (generation << kSlotBits) | slot | kMark;
   }
   bool enter(uint32_t slot, uint64_t tag) {
@@ -46,7 +46,7 @@ class Tags {
 
   const uint32_t capacity_;
   std::unique_ptr<std::atomic<uint64_t>[]> live_;
-  std::atomic<uint64_t> generation_;
+  uint64_t generation_;
 };
 
 }  // namespace sm

@@ -4,14 +4,16 @@
 // granule, however many are in flight. Only where a count is not zero, by chance now and then, are the bounds scanned.
 //
 // Thread contract: none; guarded by the map's lock. Invariants: the position of an entry is what its owner was last
-// told; `counts_` holds one for each granule that an entry of at most kNarrow granules touches, `wide_` the number of
-// all others.
+// told; `counts_` holds one for each granule that an entry of at most kNarrow granules touches, once among all and once
+// among those that are in doubt, and `wide_` the numbers of the others. What is in flight is in doubt.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <vector>
+#include <memory>
+#include <utility>
 
 #include "map/types.h"
 
@@ -26,36 +28,32 @@ class ActiveRanges {
 
   // Returns the entry's position, which `moved` reports anew when it changes.
   uint32_t add(Range range, Ref ref) {
-    countGranules(range, 1);
-    begin_.push_back(range.begin);
-    end_.push_back(range.end);
-    ref_.push_back(ref);
-    return static_cast<uint32_t>(ref_.size() - 1);
+    count(range, ref, 1);
+    if (size_ == capacity_) grow();
+    entries_[size_] = {range, ref};
+    return size_++;
   }
 
   // Takes out the entry at `position`; another may take its place, whose slot `moved(slot, position)` is then told.
   template <class F>
   void remove(uint32_t position, F&& moved) {
-    countGranules({begin_[position], end_[position]}, -1);
-    uint32_t last = static_cast<uint32_t>(ref_.size() - 1);
-    if (position != last) {
-      begin_[position] = begin_[last];
-      end_[position] = end_[last];
-      ref_[position] = ref_[last];
-      moved(ref_[position] & kSlot, position);
-    }
-    begin_.pop_back();
-    end_.pop_back();
-    ref_.pop_back();
+    Entry& entry = entries_[position];
+    count(entry.range, entry.ref, -1);
+    if (position == --size_) return;
+    entry = entries_[size_];
+    moved(entry.ref & kSlot, position);
   }
 
-  void landed(uint32_t position) { ref_[position] &= ~kInFlight; }
+  void landed(uint32_t position) { entries_[position].ref &= ~kInFlight; }
   // What the map holds of the range is right again by itself.
-  void decided(uint32_t position) { ref_[position] &= ~kModifies; }
+  void decided(uint32_t position) {
+    Entry& entry = entries_[position];
+    count(entry.range, entry.ref, -1);
+    entry.ref &= ~kModifies;
+    count(entry.range, entry.ref, 1);
+  }
   void clear() {
-    begin_.clear();
-    end_.clear();
-    ref_.clear();
+    size_ = 0;
     counts_.fill(0);
     wide_ = 0;
   }
@@ -63,60 +61,84 @@ class ActiveRanges {
   // f(Ref, Range common) for each entry that shares bytes with `range`.
   template <class F>
   void overlapping(Range range, F&& f) const {
-    if (!mayOverlap(range)) return;
-    const size_t n = ref_.size();
-    for (size_t i = 0; i < n; ++i) {
-      if ((begin_[i] < range.end) & (end_[i] > range.begin)) f(ref_[i], intersect(range, {begin_[i], end_[i]}));
-    }
+    if (counted(range) != 0) scan(range, f);
+  }
+  // The same for those that have kModifies.
+  template <class F>
+  void doubtful(Range range, F&& f) const {
+    if (counted(range) < kDoubtful) return;
+    scan(range, [&](Ref ref, Range common) {
+      if (ref & kModifies) f(ref, common);
+    });
   }
 
   // Whether a modification is about some byte of `range`.
   bool doubts(Range range) const {
     bool found = false;
-    overlapping(range, [&](Ref ref, Range) { found |= (ref & kModifies) != 0; });
+    doubtful(range, [&](Ref, Range) { found = true; });
     return found;
   }
 
-  size_t size() const { return ref_.size(); }
-  void reserve(size_t n) {
-    begin_.reserve(n);
-    end_.reserve(n);
-    ref_.reserve(n);
-  }
+  size_t size() const { return size_; }
 
  private:
+  struct Entry {
+    Range range;
+    Ref ref = 0;
+  };
   static constexpr int kGranuleBits = 12, kCountBits = 10;
-  static constexpr uint64_t kNarrow = 16;  // granules that are counted one by one
+  static constexpr uint64_t kNarrow = 16;                      // granules that are counted one by one
+  static constexpr uint64_t kAny = 1, kDoubtful = kAny << 32;  // a count: all in the lower half, the doubtful above
 
-  static uint64_t firstOf(Range range) { return range.begin >> kGranuleBits; }
-  // Granules behind the first; meaningless for an empty range, which is wide then.
-  static uint64_t moreOf(Range range) { return ((range.end - 1) >> kGranuleBits) - firstOf(range); }
-  static bool isNarrow(Range range) { return !range.empty() && moreOf(range) < kNarrow; }
+  // f(count) for each granule, or once for all that is wide.
+  template <class Self, class F>
+  static void eachCount(Self& self, Range range, F&& f) {
+    const uint64_t first = range.begin >> kGranuleBits, last = (range.end - 1) >> kGranuleBits;
+    if (first == last && !range.empty()) return f(self.counts_[indexOf(first)]);
+    if (range.empty() || last - first >= kNarrow) return f(self.wide_);
+    for (uint64_t at = first; at <= last; ++at) f(self.counts_[indexOf(at)]);
+  }
   // By the golden ratio: neighbours spread, and so do offsets that are multiples of one number.
-  static size_t countOf(uint64_t granule) { return granule * 0x9e3779b97f4a7c15ull >> (64 - kCountBits); }
+  static size_t indexOf(uint64_t granule) { return granule * 0x9e3779b97f4a7c15ull >> (64 - kCountBits); }
 
-  void countGranules(Range range, int by) {
-    if (!isNarrow(range)) {
-      wide_ += static_cast<uint32_t>(by);
-      return;
+  void count(Range range, Ref ref, int64_t by) {
+    const uint64_t one = (ref & kModifies ? kAny | kDoubtful : kAny) * static_cast<uint64_t>(by);
+    eachCount(*this, range, [one](uint64_t& count) { count += one; });
+  }
+
+  // 0: nothing meets `range`; below kDoubtful: nothing that is doubtful does.
+  uint64_t counted(Range range) const {
+    if (size_ == 0) return 0;
+    uint64_t any = wide_;
+    bool wide = true;
+    eachCount(*this, range, [&](const uint64_t& count) {
+      any |= count;
+      wide = &count == &wide_;
+    });
+    return wide ? UINT64_MAX : any;
+  }
+
+  template <class F>
+  void scan(Range range, F&& f) const {
+    for (uint32_t i = 0; i < size_; ++i) {
+      const Entry& entry = entries_[i];
+      if ((entry.range.begin < range.end) & (entry.range.end > range.begin)) {
+        f(entry.ref, intersect(range, entry.range));
+      }
     }
-    const uint64_t first = firstOf(range);
-    for (uint64_t i = 0; i <= moreOf(range); ++i) counts_[countOf(first + i)] += static_cast<uint32_t>(by);
   }
 
-  bool mayOverlap(Range range) const {
-    if (ref_.empty()) return false;
-    if (wide_ != 0 || !isNarrow(range)) return true;
-    const uint64_t first = firstOf(range);
-    uint32_t any = 0;
-    for (uint64_t i = 0; i <= moreOf(range); ++i) any |= counts_[countOf(first + i)];
-    return any != 0;
+  void grow() {
+    capacity_ = std::max(64u, 2 * capacity_);
+    auto more = std::make_unique<Entry[]>(capacity_);
+    std::copy_n(entries_.get(), size_, more.get());
+    entries_ = std::move(more);
   }
 
-  std::vector<uint64_t> begin_, end_;
-  std::vector<Ref> ref_;
-  uint32_t wide_ = 0;
-  std::array<uint32_t, 1 << kCountBits> counts_{};
+  std::unique_ptr<Entry[]> entries_;
+  uint32_t size_ = 0, capacity_ = 0;
+  uint64_t wide_ = 0;
+  std::array<uint64_t, 1 << kCountBits> counts_{};
 };
 
 }  // namespace sm

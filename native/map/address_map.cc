@@ -14,7 +14,6 @@ DiskKey AddressMap::internDisk(const DiskName& name) {
   }
   disks_.push_back(std::make_unique<Disk>(pool_));
   disks_.back()->name = name;
-  disks_.back()->active.reserve(1024);
   return static_cast<DiskKey>(disks_.size() - 1);
 }
 
@@ -25,7 +24,6 @@ DeviceKey AddressMap::internDevice(const std::string& name) {
   }
   devices_.push_back(std::make_unique<Device>(pool_));
   devices_.back()->name = name;
-  devices_.back()->active.reserve(1024);
   return static_cast<DeviceKey>(devices_.size() - 1);
 }
 
@@ -93,7 +91,8 @@ bool AddressMap::alone(DiskKey disk, Range virt, Forward* value) const {
   const auto& reverse = devices_[value->place.device]->layers;
   Range phys{value->place.offset, value->place.offset + virt.length()};
   for (int i = 1; i < kLayers; ++i) {
-    if (forward[i].meets(virt) || reverse[i].meets(phys)) return false;
+    if (!forward[i].empty() && forward[i].meets(virt)) return false;
+    if (!reverse[i].empty() && reverse[i].meets(phys)) return false;
   }
   return true;
 }

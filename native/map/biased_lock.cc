@@ -8,8 +8,7 @@
 
 namespace sm {
 
-const bool BiasedLock::kAsymmetric =
-    syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
+const bool BiasedLock::kAsymmetric = syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
 
 void BiasedLock::lockSlowly() {
   mutex_.lock();

@@ -72,16 +72,9 @@ class ExtentMap {
   }
 
   // The one entry that covers all of `range`, its value advanced to range.begin; false if no single entry does.
-  bool covers(Range range, Value* value) const {
+  [[gnu::always_inline]] bool covers(Range range, Value* value) const {
     if (const Region<Value>* region = only(range)) return region->covers(baseOf(range.begin), range, value);
-    Range all{range.begin, range.begin};
-    walk(range, [&](Range part, const Value& next) {
-      if (part.begin != all.end || (!all.empty() && !continues(all, *value, part, next))) return false;
-      if (all.empty()) *value = next;
-      all.end = part.end;
-      return true;
-    });
-    return !all.empty() && all.end == range.end;
+    return coversInPieces(range, value);
   }
 
   bool meets(Range range) const {
@@ -183,6 +176,17 @@ class ExtentMap {
     }
   };
 
+  bool coversInPieces(Range range, Value* value) const {
+    Range all{range.begin, range.begin};
+    walk(range, [&](Range part, const Value& next) {
+      if (part.begin != all.end || (!all.empty() && !continues(all, *value, part, next))) return false;
+      if (all.empty()) *value = next;
+      all.end = part.end;
+      return true;
+    });
+    return !all.empty() && all.end == range.end;
+  }
+
   static uint64_t baseOf(uint64_t offset) { return offset >> kRegionBits << kRegionBits; }
   static unsigned indexOf(uint64_t offset, int bits) { return (offset >> (bits - kFanBits)) & (kFan - 1); }
   static uint64_t spanEnd(uint64_t base, int bits) { return bits < 64 ? endOf(base, uint64_t{1} << bits) : UINT64_MAX; }
@@ -204,7 +208,7 @@ class ExtentMap {
   }
 
   // The region that a range lies in, if it lies in one, and that stands in a node.
-  Region<Value>* only(Range range) const {
+  [[gnu::always_inline]] Region<Value>* only(Range range) const {
     if (range.empty() || root_.empty() || range.begin >> kRegionBits != (range.end - 1) >> kRegionBits) return nullptr;
     return find(range.begin);
   }

@@ -47,7 +47,7 @@ inline void fetchLine(const void* where) {
 }
 
 // std::popcount is a call where the instruction cannot be relied on.
-inline unsigned bitsIn(uint64_t word) {
+[[gnu::always_inline]] inline unsigned bitsIn(uint64_t word) {
   word -= word >> 1 & 0x5555555555555555;
   word = (word & 0x3333333333333333) + (word >> 2 & 0x3333333333333333);
   return static_cast<unsigned>(((word + (word >> 4)) & 0x0f0f0f0f0f0f0f0f) * 0x0101010101010101 >> 56);
@@ -123,7 +123,7 @@ class Region {
   }
 
   // Whether one extent covers all of `range`; its value at range.begin.
-  bool covers(uint64_t base, Range range, Value* value) const {
+  [[gnu::always_inline]] bool covers(uint64_t base, Range range, Value* value) const {
     if (starts_ == 0) return word_ != 0 && ordered()->covers(range, value);
     const uint64_t before = starts_ & through(blockOf(range.begin));
     if (before == 0) return false;

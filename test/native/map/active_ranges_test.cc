@@ -58,8 +58,8 @@ TEST_CASE("ranges in flight are those that a plain list holds") {
     const Range asked = random() % 50 == 0 ? Range{0, UINT64_MAX} : any();
     using Found = std::tuple<ActiveRanges::Ref, uint64_t, uint64_t>;
     std::vector<Found> found, expected;
-    active.overlapping(
-        asked, [&](ActiveRanges::Ref ref, Range common) { found.emplace_back(ref, common.begin, common.end); });
+    active.overlapping(asked,
+                       [&](ActiveRanges::Ref ref, Range common) { found.emplace_back(ref, common.begin, common.end); });
     bool doubts = false;
     for (const Entry& each : list) {
       if (each.range.begin >= asked.end || each.range.end <= asked.begin) continue;
