@@ -56,7 +56,10 @@ if (run('valgrind', '--version') === undefined) {
     const allowed = budget.instructions[what];
     const good = found <= allowed * ALLOWED;
     if (!good) process.exitCode = 1;
-    console.log(`${what.padEnd(18)} ${String(found).padStart(6)} instructions an I/O, budget ${allowed}${good ? '' : ': too many'}`);
+    console.log(
+      `${what.padEnd(18)} ${String(found).padStart(6)} instructions an I/O, budget ${allowed}${good ? '' : ': too many'}`,
+    );
   }
-  if (process.exitCode) console.log('path: what made it longer? If it has to be: scripts/check-path.mjs BENCH_PATH --record');
+  if (process.exitCode)
+    console.log('path: what made it longer? If it has to be: scripts/check-path.mjs BENCH_PATH --record');
 }

@@ -20,7 +20,7 @@ void Correlator::taint(Taints* taints, Range part) {
 }
 
 // Enters a context into the active ranges, and taints it and those in flight with each other (rules 3 and 5).
-void Correlator::track(uint32_t slot, Context* context, ActiveRanges& active) {
+[[gnu::always_inline]] inline void Correlator::track(uint32_t slot, Context* context, ActiveRanges& active) {
   const bool modifies = sm_op_modifies(context->op);
   active.overlapping(context->virt, [&](ActiveRanges::Ref ref, Range common) {
     Context& other = contexts_[ref & ActiveRanges::kSlot];
@@ -31,13 +31,13 @@ void Correlator::track(uint32_t slot, Context* context, ActiveRanges& active) {
   context->virtPosition = active.add(context->virt, slot | doubt);
 }
 
-void Correlator::untrack(Context* context) {
+[[gnu::always_inline]] inline void Correlator::untrack(Context* context) {
   map_.activeOf(context->disk).remove(context->virtPosition, [&](uint32_t slot, uint32_t position) {
     contexts_[slot].virtPosition = position;
   });
 }
 
-void Correlator::enlist(uint32_t slot) {
+[[gnu::always_inline]] inline void Correlator::enlist(uint32_t slot) {
   contexts_[slot].stamp = ++clock_;
   if (!mayPend_) return;
   contexts_[slot].older = newest_;
@@ -54,7 +54,7 @@ void Correlator::delist(uint32_t slot) {
 }
 
 // Makes the context one that its children can find.
-void Correlator::record(uint32_t slot, Context* which, sm_request* above) {
+[[gnu::always_inline]] inline void Correlator::record(uint32_t slot, Context* which, sm_request* above) {
   Context& context = *which;
   const bool room = correlation_ == kAscend || recorded_ < capacity_;
   context.recorded = room && association_->mark(slot, context, above);

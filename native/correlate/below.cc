@@ -46,7 +46,7 @@ bool wellFormed(const sm_request* below) {
 
 }  // namespace
 
-uint32_t Correlator::takeEvidence(const sm_request* below, DeviceKey device) {
+[[gnu::always_inline]] inline uint32_t Correlator::takeEvidence(const sm_request* below, DeviceKey device) {
   const uint32_t slot = evidence_.take();
   if (slot == kNoSlot) return kNoSlot;
   Evidence& evidence = evidence_[slot];
@@ -173,7 +173,7 @@ uint64_t Correlator::issuedBlind(const sm_request* below, DeviceKey device) {
 }
 
 // Whether a located read can only tell what the map knows already.
-bool Correlator::isKnown(const Evidence& evidence, const Context& context) const {
+[[gnu::always_inline]] inline bool Correlator::isKnown(const Evidence& evidence, const Context& context) const {
   for (int i = 0; i < evidence.pieceCount; ++i) {
     const Piece& piece = evidence.pieces[i];
     const Range virt{context.virt.begin + piece.at, context.virt.begin + piece.at + piece.length};

@@ -28,7 +28,7 @@ class ActiveRanges {
 
   // Returns the entry's position, which `moved` reports anew when it changes.
   uint32_t add(Range range, Ref ref) {
-    count(range, ref, 1);
+    count(range, weightOf(ref));
     if (size_ == capacity_) grow();
     entries_[size_] = {range, ref};
     return size_++;
@@ -38,7 +38,7 @@ class ActiveRanges {
   template <class F>
   void remove(uint32_t position, F&& moved) {
     Entry& entry = entries_[position];
-    count(entry.range, entry.ref, -1);
+    count(entry.range, -weightOf(entry.ref));
     if (position == --size_) return;
     entry = entries_[size_];
     moved(entry.ref & kSlot, position);
@@ -48,9 +48,8 @@ class ActiveRanges {
   // What the map holds of the range is right again by itself.
   void decided(uint32_t position) {
     Entry& entry = entries_[position];
-    count(entry.range, entry.ref, -1);
+    if (entry.ref & kModifies) count(entry.range, -kDoubtful);
     entry.ref &= ~kModifies;
-    count(entry.range, entry.ref, 1);
   }
   void clear() {
     size_ = 0;
@@ -90,32 +89,41 @@ class ActiveRanges {
   static constexpr uint64_t kNarrow = 16;                      // granules that are counted one by one
   static constexpr uint64_t kAny = 1, kDoubtful = kAny << 32;  // a count: all in the lower half, the doubtful above
 
-  // f(count) for each granule, or once for all that is wide.
-  template <class Self, class F>
-  static void eachCount(Self& self, Range range, F&& f) {
-    const uint64_t first = range.begin >> kGranuleBits, last = (range.end - 1) >> kGranuleBits;
-    if (first == last && !range.empty()) return f(self.counts_[indexOf(first)]);
-    if (range.empty() || last - first >= kNarrow) return f(self.wide_);
-    for (uint64_t at = first; at <= last; ++at) f(self.counts_[indexOf(at)]);
-  }
+  static uint64_t firstOf(Range range) { return range.begin >> kGranuleBits; }
+  static uint64_t lastOf(Range range) { return (range.end - 1) >> kGranuleBits; }
+  static bool inOneGranule(Range range) { return firstOf(range) == lastOf(range) && !range.empty(); }
   // By the golden ratio: neighbours spread, and so do offsets that are multiples of one number.
-  static size_t indexOf(uint64_t granule) { return granule * 0x9e3779b97f4a7c15ull >> (64 - kCountBits); }
+  uint64_t& countOf(uint64_t granule) { return counts_[granule * 0x9e3779b97f4a7c15ull >> (64 - kCountBits)]; }
+  uint64_t countOf(uint64_t granule) const { return const_cast<ActiveRanges*>(this)->countOf(granule); }
 
-  void count(Range range, Ref ref, int64_t by) {
-    const uint64_t one = (ref & kModifies ? kAny | kDoubtful : kAny) * static_cast<uint64_t>(by);
-    eachCount(*this, range, [one](uint64_t& count) { count += one; });
+  void count(Range range, uint64_t by) {
+    if (inOneGranule(range)) [[likely]] {
+      countOf(firstOf(range)) += by;
+    } else {
+      countMany(range, by);
+    }
   }
+  [[gnu::noinline]] void countMany(Range range, uint64_t by) {
+    if (range.empty() || lastOf(range) - firstOf(range) >= kNarrow) {
+      wide_ += by;
+      return;
+    }
+    for (uint64_t at = firstOf(range); at <= lastOf(range); ++at) countOf(at) += by;
+  }
+  static uint64_t weightOf(Ref ref) { return ref & kModifies ? kAny | kDoubtful : kAny; }
 
   // 0: nothing meets `range`; below kDoubtful: nothing that is doubtful does.
   uint64_t counted(Range range) const {
+    if (inOneGranule(range)) [[likely]]
+      return wide_ | countOf(firstOf(range));
+    return countedMany(range);
+  }
+  [[gnu::noinline]] uint64_t countedMany(Range range) const {
     if (size_ == 0) return 0;
+    if (range.empty() || lastOf(range) - firstOf(range) >= kNarrow) return UINT64_MAX;
     uint64_t any = wide_;
-    bool wide = true;
-    eachCount(*this, range, [&](const uint64_t& count) {
-      any |= count;
-      wide = &count == &wide_;
-    });
-    return wide ? UINT64_MAX : any;
+    for (uint64_t at = firstOf(range); at <= lastOf(range); ++at) any |= countOf(at);
+    return any;
   }
 
   template <class F>
@@ -128,7 +136,7 @@ class ActiveRanges {
     }
   }
 
-  void grow() {
+  [[gnu::noinline]] void grow() {
     capacity_ = std::max(64u, 2 * capacity_);
     auto more = std::make_unique<Entry[]>(capacity_);
     std::copy_n(entries_.get(), size_, more.get());

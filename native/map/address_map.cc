@@ -85,21 +85,25 @@ bool AddressMap::watchDevice(DeviceKey device, const void* watcher) {
   return true;
 }
 
-bool AddressMap::alone(DiskKey disk, Range virt, Forward* value) const {
+bool AddressMap::inUpperLayers(DiskKey disk, Range virt, Place place) const {
   const auto& forward = disks_[disk]->layers;
-  if (!forward[0].covers(virt, value)) return false;
-  const auto& reverse = devices_[value->place.device]->layers;
-  Range phys{value->place.offset, value->place.offset + virt.length()};
+  const auto& reverse = devices_[place.device]->layers;
+  if (forward.upperEmpty() && reverse.upperEmpty()) [[likely]]
+    return false;
+  const Range phys{place.offset, place.offset + virt.length()};
   for (int i = 1; i < kLayers; ++i) {
-    if (!forward[i].empty() && forward[i].meets(virt)) return false;
-    if (!reverse[i].empty() && reverse[i].meets(phys)) return false;
+    if (!forward[i].empty() && forward[i].meets(virt)) return true;
+    if (!reverse[i].empty() && reverse[i].meets(phys)) return true;
   }
-  return true;
+  return false;
+}
+
+bool AddressMap::alone(DiskKey disk, Range virt, Forward* value) const {
+  return disks_[disk]->layers[0].covers(virt, value) && !inUpperLayers(disk, virt, value->place);
 }
 
 bool AddressMap::holds(DiskKey disk, Range virt, Place place) const {
-  Forward value;
-  return alone(disk, virt, &value) && value == Forward{place, State::kMapped};
+  return disks_[disk]->layers[0].is(virt, {place, State::kMapped}) && !inUpperLayers(disk, virt, place);
 }
 
 namespace {

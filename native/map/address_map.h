@@ -133,6 +133,7 @@ class AddressMap {
     explicit Layers(const std::shared_ptr<Pool>& pool)
         : std::array<ExtentMap<Value>, kLayers>{ExtentMap<Value>(pool), ExtentMap<Value>(pool), ExtentMap<Value>(pool),
                                                 ExtentMap<Value>(pool)} {}
+    bool upperEmpty() const { return (*this)[1].empty() & (*this)[2].empty() & (*this)[3].empty(); }
   };
   struct Disk {
     explicit Disk(const std::shared_ptr<Pool>& pool) : layers(pool) {}
@@ -157,6 +158,7 @@ class AddressMap {
   void eraseReverse(DeviceKey device, Range phys, Reverse owner);
   // What [virt) is mapped to, if that is one place for all of it which has no other owner.
   bool alone(DiskKey disk, Range virt, Forward* value) const;
+  bool inUpperLayers(DiskKey disk, Range virt, Place place) const;
   template <class F>
   void updatePhysical(DeviceKey device, Range phys, F&& f);
 

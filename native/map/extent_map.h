@@ -72,9 +72,22 @@ class ExtentMap {
   }
 
   // The one entry that covers all of `range`, its value advanced to range.begin; false if no single entry does.
-  [[gnu::always_inline]] bool covers(Range range, Value* value) const {
+  bool covers(Range range, Value* value) const {
     if (const Region<Value>* region = only(range)) return region->covers(baseOf(range.begin), range, value);
-    return coversInPieces(range, value);
+    Range all{range.begin, range.begin};
+    walk(range, [&](Range part, const Value& next) {
+      if (part.begin != all.end || (!all.empty() && !continues(all, *value, part, next))) return false;
+      if (all.empty()) *value = next;
+      all.end = part.end;
+      return true;
+    });
+    return !all.empty() && all.end == range.end;
+  }
+  // Whether one does, with `expected` there.
+  [[gnu::always_inline]] bool is(Range range, const Value& expected) const {
+    if (const Region<Value>* region = only(range)) return region->is(baseOf(range.begin), range, expected);
+    Value value;
+    return covers(range, &value) && value == expected;
   }
 
   bool meets(Range range) const {
@@ -175,17 +188,6 @@ class ExtentMap {
       region->update(pool, base, range, f);
     }
   };
-
-  bool coversInPieces(Range range, Value* value) const {
-    Range all{range.begin, range.begin};
-    walk(range, [&](Range part, const Value& next) {
-      if (part.begin != all.end || (!all.empty() && !continues(all, *value, part, next))) return false;
-      if (all.empty()) *value = next;
-      all.end = part.end;
-      return true;
-    });
-    return !all.empty() && all.end == range.end;
-  }
 
   static uint64_t baseOf(uint64_t offset) { return offset >> kRegionBits << kRegionBits; }
   static unsigned indexOf(uint64_t offset, int bits) { return (offset >> (bits - kFanBits)) & (kFan - 1); }

@@ -123,7 +123,7 @@ class Region {
   }
 
   // Whether one extent covers all of `range`; its value at range.begin.
-  [[gnu::always_inline]] bool covers(uint64_t base, Range range, Value* value) const {
+  bool covers(uint64_t base, Range range, Value* value) const {
     if (starts_ == 0) return word_ != 0 && ordered()->covers(range, value);
     const uint64_t before = starts_ & through(blockOf(range.begin));
     if (before == 0) return false;
@@ -131,6 +131,22 @@ class Region {
     if (run.end <= blockOf(range.end - 1)) return false;
     *value = Packed::unpack(run.bits).advanced(range.begin - base - (static_cast<uint64_t>(run.begin) << kBlockBits));
     return true;
+  }
+
+  // Whether one extent covers all of `range`, and has `value` at range.begin; as `covers` says, but quicker.
+  [[gnu::always_inline]] bool is(uint64_t base, Range range, const Value& value) const {
+    uint64_t bits = 0;
+    if (starts_ == 0 || !inBlocks(range) || !Packed::pack(value, &bits)) [[unlikely]] {
+      Value found;
+      return covers(base, range, &found) && found == value;
+    }
+    const unsigned first = blockOf(range.begin);
+    const uint64_t before = starts_ & through(first);
+    if (before == 0) return false;
+    const unsigned begin = highest(before);
+    const uint64_t word = runs()[bitsIn(before) - 1];
+    return begin + lengthOf(word) > blockOf(range.end - 1) &&
+           (word >> kFanBits) + (first - begin) * Packed::kBlockStep == bits;
   }
 
   // Whether one extent is all that there is, over all of the region.

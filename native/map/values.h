@@ -39,7 +39,7 @@ struct Forward {
                          place.device << 4 | (shared ? 8u : 0u) | (moving ? 4u : 0u) | static_cast<unsigned>(state));
     return true;
   }
-  [[gnu::always_inline]] static Forward unpack(uint64_t bits) {
+  static Forward unpack(uint64_t bits) {
     const auto key = static_cast<uint32_t>(packed::keyOf(bits));
     return {{key >> 4, packed::offsetOf(bits)}, static_cast<State>(key & 3), (key & 4) != 0, (key & 8) != 0};
   }
@@ -59,9 +59,7 @@ struct Reverse {
     *bits = packed::join(offset, disk);
     return true;
   }
-  [[gnu::always_inline]] static Reverse unpack(uint64_t bits) {
-    return {static_cast<DiskKey>(packed::keyOf(bits)), packed::offsetOf(bits)};
-  }
+  static Reverse unpack(uint64_t bits) { return {static_cast<DiskKey>(packed::keyOf(bits)), packed::offsetOf(bits)}; }
 };
 
 }  // namespace sm
