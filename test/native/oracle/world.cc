@@ -215,9 +215,6 @@ void World::randomSubmit() {
 // A step counts when something became visible: a submission, an issue, an effect, a landing, a completion, an attach.
 void World::tick(bool all) {
   clock_ += 10;
-  for (auto& watch : watches_) {
-    if (watch->probe) watch->probe->learning();  // it looks whether it may by itself, but not at every event
-  }
   if (happened_ == 0) return;
   happened_ = 0;
   ++counts_.steps;

@@ -34,6 +34,9 @@ void World::release(sm_request* request) {
   for (auto& watch : watches_) watch->truth.released(request);
   freeRequests_.push_back(Pooled::of(request));
   returned_ = true;
+  for (auto& watch : watches_) {
+    if (watch->probe) watch->probe->learning();  // it looks whether it may by itself, but not at every event
+  }
 }
 
 std::vector<iovec> segments(const std::vector<std::byte*>& memory) {
