@@ -1,0 +1,41 @@
+// Makes docs/performance.md of what the benchmarks wrote.
+// Usage: document.mjs FOLDER FILE
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+
+const [folder, file] = process.argv.slice(2);
+const NAMES = ['native', 'map', 'device', 'js'];
+const short = (value) => (Math.abs(value) >= 1000 ? Math.round(value).toLocaleString('en-US') : value.toPrecision(3));
+
+function goalOf(goal, median) {
+  if (goal === undefined) return '';
+  if (typeof goal === 'number') return `≤ ${goal}: ${median <= goal ? 'met' : '**missed**'}`;
+  const what = 'ratio' in goal ? `×${goal.is}` : short(goal.is);
+  const of = goal.quantile === undefined ? '' : ', lower quartile';
+  return `${(goal.ratio ?? goal.value) === 'least' ? '≥' : '≤'} ${what}${of}: ${goal.met ? 'met' : '**missed**'}`;
+}
+
+let out = `# Performance
+
+Made by \`npm run bench\` (\`scripts/benchmarks/document.mjs\`); do not edit. Contenders run in turn, each figure is the
+median of all rounds with its quartiles, each ratio the median of the ratios to the first contender of the same round.
+`;
+for (const name of NAMES) {
+  const from = path.join(folder, `${name}.json`);
+  if (!existsSync(from)) continue;
+  const { machine, rounds, skipped, groups } = JSON.parse(readFileSync(from, 'utf8'));
+  out += `\n## \`npm run bench:${name}\`\n\n`;
+  out += `${rounds} rounds on ${machine.processor}, ${machine.cores} cores, ${machine.system}`;
+  out += `${machine.node ? `, Node ${machine.node}` : ''}.\n`;
+  for (const { name: peer, install } of skipped) out += `\nNot installed here: ${peer} (\`${install}\`).\n`;
+  for (const group of groups) {
+    out += `\n| ${group.name} | ${group.unit} | quartiles | ratio | goal |\n| --- | ---: | ---: | ---: | --- |\n`;
+    for (const { name: row, quartiles, ratio, goal } of group.rows) {
+      const [low, median, high] = quartiles;
+      const times = row === group.rows[0].name || !ratio ? '' : `×${ratio.toFixed(2)}`;
+      out += `| ${row} | ${short(median)} | ${short(low)} … ${short(high)} | ${times} | ${goalOf(goal, median)} |\n`;
+    }
+  }
+}
+mkdirSync(path.dirname(file), { recursive: true });
+writeFileSync(file, out);

@@ -1,0 +1,159 @@
+// What crosses into JavaScript: completion events, promises, and the time to the first I/O.
+import { open as openFile } from 'node:fs/promises';
+import { attachLoop, openHost, openMap, runWorkload } from 'stratamap';
+import { emptyFile, folderInMemory, options, ownCpu, Report } from './harness.mjs';
+
+const MiB = 2 ** 20;
+const { quick, only, json } = options();
+const report = new Report('js', quick ? 3 : 7, only);
+const folder = folderInMemory();
+const root = process.geteuid() === 0;
+const now = () => Number(process.hrtime.bigint());
+
+async function open(driver) {
+  const host = await openHost();
+  const file = driver === 'null' ? undefined : emptyFile(folder, 'image', 256 * MiB);
+  const loop = file && root ? await attachLoop(file, { directIo: true, autoclear: true }) : undefined;
+  const device = await host.openDevice(
+    driver === 'null' ? { name: 'd0', driver, size: 256 * MiB } : { name: 'd0', path: loop?.path ?? file },
+  );
+  await host.formatVolume({ type: 'extent', devices: [device], force: true });
+  const volume = await host.openVolume({ name: 'v0', type: 'extent', devices: [device] });
+  const disk = await volume.createDisk({ vm: 'vm', name: 'disk', size: 64 * MiB });
+  await runWorkload(disk, { pattern: 'write', blockSize: MiB, operations: 64 });
+  const close = async () => {
+    await host.close();
+    await loop?.detach();
+  };
+  return { host, disk, path: loop?.path ?? file, close };
+}
+
+// --- events: taken as they come from a null device, and timed where they are looked at
+async function events(take) {
+  const { host, disk, close } = await open('null');
+  const probe = await host.attachProbe({ map: await openMap(), association: 'serial', correlation: 'descend' });
+  let count = 0;
+  let spent = 0;
+  const taken = (async () => {
+    for await (const batch of probe.completions()) {
+      const began = now();
+      count += take(batch);
+      spent += now() - began;
+    }
+  })();
+  await runWorkload(disk, { pattern: 'randread', operations: quick ? 300_000 : 2_000_000 });
+  await probe.detach();
+  await taken;
+  await close();
+  return { events: (count / spent) * 1e9 };
+}
+
+let sink = 0;
+function byCursor(batch) {
+  let count = 0;
+  for (const each of batch) {
+    sink += each.offset + each.length + each.status + each.submitted + each.firstIssued + each.lastCompleted;
+    sink += each.completed + each.vm.length + each.disk.length + each.op.length;
+    for (const piece of each.pieces) sink += piece.offset + piece.length + piece.device.length;
+    count += 1;
+  }
+  return count;
+}
+const kept = [];
+function asObjects(batch) {
+  if (kept.length > 1e6) kept.length = 0;
+  const before = kept.length;
+  for (const each of batch) kept.push(each.toObject());
+  return kept.length - before;
+}
+await report.run({
+  name: 'completion events',
+  measures: [{ name: 'events', unit: 'a second' }],
+  contenders: [
+    {
+      name: 'by cursor, every field read',
+      round: () => events(byCursor),
+      goals: { events: { value: 'least', is: 20e6 } },
+    },
+    { name: 'as objects, kept', round: () => events(asObjects), goals: { events: { value: 'least', is: 2e6 } } },
+  ],
+});
+
+// --- promises: reads of 4 KiB at random, 32 at a time, of one device by both
+const DEPTH = 32;
+const SPAN = 64 * MiB;
+async function reads(read) {
+  const operations = quick ? 20_000 : 150_000;
+  const views = Array.from({ length: DEPTH }, () => Buffer.alloc(4096));
+  let left = operations;
+  let seed = 1;
+  const next = () => {
+    seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
+    return (seed % (SPAN / 4096)) * 4096;
+  };
+  const cpu = ownCpu();
+  const began = now();
+  await Promise.all(
+    views.map(async (view) => {
+      while (left-- > 0) await read(next(), view);
+    }),
+  );
+  return { IOPS: (operations / (now() - began)) * 1e9, 'CPU of the process': (ownCpu() - cpu) / operations };
+}
+{
+  const { disk, path, close } = await open('uring');
+  const { constants } = await import('node:fs');
+  // Not through the page cache either: its buffers have to be aligned for that, and Node's are not.
+  const file = await openFile(path, constants.O_RDONLY);
+  await report.run({
+    name: 'reads by promise, depth 32',
+    measures: [
+      { name: 'IOPS', unit: 'IOPS' },
+      { name: 'CPU of the process', unit: 'ns an I/O' },
+    ],
+    contenders: [
+      { name: 'fs.promises FileHandle.read', round: () => reads((offset, view) => file.read(view, 0, 4096, offset)) },
+      {
+        name: 'disk.read into a view',
+        round: () => reads((offset, view) => disk.read(offset, view)),
+        goals: { IOPS: { ratio: 'least', is: 2 }, 'CPU of the process': { ratio: 'most', is: 0.333 } },
+      },
+    ],
+  });
+  await file.close();
+  await close();
+}
+
+// --- start
+{
+  const file = emptyFile(folder, 'start', 64 * MiB);
+  const prepare = await openHost();
+  const device = await prepare.openDevice({ name: 'd0', path: file });
+  await prepare.formatVolume({ type: 'extent', devices: [device] });
+  const volume = await prepare.openVolume({ name: 'v0', type: 'extent', devices: [device] });
+  await volume.createDisk({ vm: 'vm', name: 'disk', size: 16 * MiB });
+  await prepare.close();
+  await report.run({
+    name: 'start',
+    measures: [{ name: 'from openHost to the end of the first I/O', unit: 'ms' }],
+    contenders: [
+      {
+        name: 'stratamap',
+        round: async () => {
+          const began = now();
+          const host = await openHost();
+          const opened = await host.openDevice({ name: 'd0', path: file });
+          const again = await host.openVolume({ name: 'v0', type: 'extent', devices: [opened] });
+          const disk = await again.openDisk({ vm: 'vm', name: 'disk' });
+          await disk.read(0, 4096);
+          const figure = { 'from openHost to the end of the first I/O': (now() - began) / 1e6 };
+          await host.close();
+          return figure;
+        },
+        goals: { 'from openHost to the end of the first I/O': { value: 'most', is: 20 } },
+      },
+    ],
+  });
+}
+if (Number.isNaN(sink)) throw new Error('a field was not a number');
+report.write(json);
