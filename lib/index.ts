@@ -1,7 +1,7 @@
 // Everything that the package exports.
 export { type Capability, capabilities, type Recall } from './capabilities.js';
 export type { Completions } from './completion_iterator.js';
-export type { Completion, CompletionBatch, CompletionRecord, Operation, Piece } from './completions.js';
+export type { Completion, CompletionBatch, CompletionRecord, Operation, Piece, PieceCursor } from './completions.js';
 export type {
   Device,
   DeviceOptions,

@@ -54,7 +54,10 @@ function byCursor(batch) {
   for (const each of batch) {
     sink += each.offset + each.length + each.status + each.submitted + each.firstIssued + each.lastCompleted;
     sink += each.completed + each.vm.length + each.disk.length + each.op.length;
-    for (const piece of each.pieces) sink += piece.offset + piece.length + piece.device.length;
+    for (let i = 0; i < each.pieceCount; ++i) {
+      const { offset, length, device, diskOffset } = each.piece(i);
+      sink += offset + length + device.length + (diskOffset ?? 0);
+    }
     count += 1;
   }
   return count;

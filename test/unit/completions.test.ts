@@ -52,6 +52,16 @@ test('the cursor is reused, and toObject keeps what it showed', () => {
   expect(kept.map((object) => (object as { op: string }).op)).toEqual(['write', 'flush']);
 });
 
+test('a piece is shown by a cursor that is reused', () => {
+  const [first] = batchOf(WORDS);
+  expect(first?.pieceCount).toBe(2);
+  const piece = first?.piece(0);
+  expect(piece).toMatchObject({ device: 'd0', offset: 65536, length: 4096, diskOffset: 8192 });
+  expect(first?.piece(1)).toBe(piece);
+  expect(piece?.toObject()).toEqual({ device: 'd1', offset: 512, length: 2048, diskOffset: undefined });
+  for (const index of [-1, 2, 0.5, Number.NaN]) expect(() => first?.piece(index)).toThrow(RangeError);
+});
+
 test('an empty batch ends at once', () => {
   expect([...batchOf([])]).toEqual([]);
 });
