@@ -52,6 +52,7 @@ async function loopsLeftOn(folder: string): Promise<string[]> {
 // Side by side: most of a case is waiting, for its process to start, to settle and to be gone.
 test.concurrent.for(cases)(
   '$state: $ending.name',
+  { timeout: LONGEST * ROUNDS },
   async ({ state, ending }, { expect, onTestFinished }) => {
     for (let round = 0; round < ROUNDS; ++round) {
       const folder = tmpDir(onTestFinished);
@@ -71,5 +72,4 @@ test.concurrent.for(cases)(
       await host.close();
     }
   },
-  LONGEST * ROUNDS,
 );
