@@ -1,7 +1,7 @@
 // Every state in which a stack can be, with every way in which it can end: in a process of its own, which must neither
 // hang nor crash, and leave no loop device, no lock and a volume that opens.
 import { spawn } from 'node:child_process';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { openHost } from 'stratamap';
 import { test } from 'vitest';
@@ -70,6 +70,7 @@ test.concurrent.for(cases)(
         await volume.close();
       }
       await host.close();
+      rmSync(folder, { recursive: true }); // a hundred rounds would fill the disk
     }
   },
 );
