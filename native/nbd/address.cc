@@ -112,7 +112,7 @@ Failure listenUnix(const std::string& path, int* out, SocketFile* file) {
   }
   struct stat made {};
   if (chmod(path.c_str(), 0600) != 0 || lstat(path.c_str(), &made) != 0 || listen(fd.get(), kBacklog) != 0) {
-    const Failure failure = failedHere(asked, "listen");
+    Failure failure = failedHere(asked, "listen");
     unlink(path.c_str());
     return failure;
   }

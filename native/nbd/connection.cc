@@ -115,6 +115,7 @@ void Connection::servingEnded(Why why) { end(why); }
 
 void Connection::end(Why why) {
   if (!serving_) thread_->timerStop(&timer_);
+  transport_->shutDown();  // the client need not wait until this is destroyed
   owner_.gone(*this, why);
 }
 

@@ -31,6 +31,7 @@ class Connection final : Transport::User, Serving::Ended {
  public:
   class Owner {
    public:
+    virtual ~Owner() = default;
     struct Place {
       Export* target;
       Buffers* buffers;  // of its home I/O thread
@@ -40,13 +41,10 @@ class Connection final : Transport::User, Serving::Ended {
     virtual Place join(Connection& connection, size_t exportIndex) = 0;
     // On whichever thread has the connection: it is over.
     virtual void gone(Connection& connection, Why why) = 0;
-
-   protected:
-    ~Owner() = default;
   };
 
   Connection(std::unique_ptr<Transport> transport, std::string peer, Owner& owner, const ConnectionLimits& limits);
-  ~Connection();  // never started, or gone
+  ~Connection() override;  // never started, or gone
 
   void start(IoThread& thread);
   void drain();  // requests that were read end and are answered, then it is over; a handshake ends at once

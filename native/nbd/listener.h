@@ -17,11 +17,9 @@ class Listener {
  public:
   class User {
    public:
+    virtual ~User() = default;
     virtual void accepted(int fd) = 0;
     virtual void idle() = 0;  // after close(): nothing is in flight any more
-
-   protected:
-    ~User() = default;
   };
 
   Listener(IoThread& thread, int fd, SocketFile file, User& user)

@@ -41,11 +41,9 @@ class Serving final : public Transport::User {
  public:
   class Ended {
    public:
+    virtual ~Ended() = default;
     // The last thing that happens; whoever is told may destroy what ended, but not before it returns.
     virtual void servingEnded(Why why) = 0;
-
-   protected:
-    ~Ended() = default;
   };
 
   struct Setup {
@@ -60,7 +58,7 @@ class Serving final : public Transport::User {
   };
 
   Serving(const Setup& setup, const Agreement& agreement);
-  ~Serving();
+  ~Serving() override;
 
   // `input` (of kInputBytes) has `size` bytes that the client sent after its last option; `answer` goes out first.
   void begin(std::unique_ptr<uint8_t[]> input, size_t from, size_t size, std::string answer);

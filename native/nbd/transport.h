@@ -17,12 +17,10 @@ class Transport {
  public:
   class User {
    public:
+    virtual ~User() = default;
     // How many bytes; 0: the client will send no more; or a negative errno.
     virtual void received(int result) = 0;
     virtual void sent(int result) = 0;
-
-   protected:
-    ~User() = default;
   };
 
   virtual ~Transport() = default;
