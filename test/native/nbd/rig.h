@@ -26,7 +26,8 @@ constexpr uint64_t kSecond = 1'000'000'000;
 
 struct RigOptions {
   std::string type = "extent";
-  std::string driver = "uring";  // "null": no file
+  std::string driver = "uring";   // "null": no file
+  std::string medium = "memory";  // a file there, or on "disk", or a "loop" device over that
   uint32_t threads = 1;
   uint64_t deviceBytes = 96 << 20, diskBytes = 48 << 20;
   size_t devices = 1, disks = 1;
@@ -36,16 +37,16 @@ struct RigOptions {
 };
 
 struct ServerRig {
-  explicit ServerRig(const RigOptions& given = {}) : options(given), folder(memoryFolder()) {
+  explicit ServerRig(const RigOptions& given = {})
+      : options(given), folder(given.medium == "memory" ? memoryFolder() : std::getenv("TMPDIR")) {
     HostOptions hostOptions = options.host;
     hostOptions.threads = options.threads;
     host = openHost(hostOptions);
     std::vector<sm_device*> devices;
     for (size_t i = 0; i < options.devices; ++i) {
       const std::string name = "d" + std::to_string(i);
-      devices.push_back(options.driver == "null"
-                            ? openNull(*host, name, options.deviceBytes)
-                            : openDevice(*host, name, folder.file(name, options.deviceBytes), options.driver));
+      devices.push_back(options.driver == "null" ? openNull(*host, name, options.deviceBytes)
+                                                 : openDevice(*host, name, mediumOf(name), options.driver));
     }
     REQUIRE_OK(host->formatVolume(options.type, devices, {}, true));
     REQUIRE_OK(host->openVolume("v0", options.type, devices, {}, &volume));
@@ -72,6 +73,13 @@ struct ServerRig {
   }
   std::string path() const { return folder.path + "/s.sock"; }
 
+  std::string mediumOf(const std::string& name) {
+    const std::string file = folder.file(name, options.deviceBytes);
+    if (options.medium != "loop") return file;
+    loops.push_back(std::make_unique<Loop>(file));
+    return loops.back()->path;
+  }
+
   // Until it holds, for a while.
   template <typename Condition>
   static bool soon(Condition condition) {
@@ -87,6 +95,7 @@ struct ServerRig {
 
   const RigOptions options;
   TempFolder folder;
+  std::vector<std::unique_ptr<Loop>> loops;
   std::unique_ptr<Host> host;
   Volume* volume = nullptr;
   std::vector<VirtualDisk*> disks;
