@@ -23,7 +23,7 @@ struct ExportFacts {
   uint32_t maxTransfer = 1 << 20;         // bytes: no request that carries data is longer
   bool readOnly = false;
   bool discardZeroes = false;  // what is discarded reads as zeroes
-  bool fastZeroes = false;     // zeroes are written faster than data
+  bool fastZeroes = false;     // a hole is made faster than data is written
 };
 
 class Export {

@@ -62,7 +62,7 @@ class Serving final : public Transport::User {
 
   // `input` (of kInputBytes) has `size` bytes that the client sent after its last option; `answer` goes out first.
   void begin(std::unique_ptr<uint8_t[]> input, size_t from, size_t size, std::string answer);
-  void drain();  // reads no more; ends when everything that was read is done and answered
+  void drain();  // takes no more requests; ends when those that were taken are done and answered
   void kill(Why why);
 
  private:

@@ -51,7 +51,7 @@ Error judge(const Session& session, const Request& request) {
   // That a client may not exceed the maximum without a payload either, the server only SHOULD enforce; it does not,
   // because Linux's own client knows no maximum.
   if (command == Command::kRead && request.length > kPayloadMost) return Error::kInval;
-  if ((request.flags & kFastZero) && !session.fastZeroes) return Error::kNotSup;
+  if ((request.flags & kFastZero) && (!session.fastZeroes || (request.flags & kNoHole))) return Error::kNotSup;
   return Error::kNone;
 }
 

@@ -16,7 +16,7 @@ struct Session {
   uint32_t minimumBlock = kDefaultBlock;  // a power of two
   uint16_t flags = 0;                     // TransmissionFlag
   bool structured = false;
-  bool fastZeroes = false;  // zeroes are written faster than data
+  bool fastZeroes = false;  // a hole is made faster than data is written
   uint32_t contexts = 0;    // how many the client selected
 };
 

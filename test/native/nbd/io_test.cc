@@ -175,9 +175,12 @@ TEST_CASE("more requests than may be in flight, on disks of several threads, by 
   RigOptions options;
   options.threads = 2;
   options.disks = 2;
-  options.diskBytes = 16 << 20;
-  options.server.limits.requests = 4;
+  options.diskBytes = 32 << 20;
+  // Of everything less than the clients ask for at once: slots, requests, buffers.
+  options.server.limits.requests = 12;
+  options.host.requests = 64;
   options.host.bufferBytes = 2 << 20;
+  options.server.bufferBytes = 32 << 20;
   ServerRig rig(options);
   SM_NEEDS_RING(rig);
   std::vector<std::thread> clients;
@@ -186,9 +189,9 @@ TEST_CASE("more requests than may be in flight, on disks of several threads, by 
     clients.emplace_back([&rig, &good, i] {
       Client client(rig.path());
       if (!client.open("vm-" + std::to_string(1 + i % 2) + "/vda")) return;
-      const uint64_t base = (i / 2) * (4 << 20);
+      const uint64_t base = (i / 2) * (8 << 20);
       for (int round = 0; round < 5; ++round) {
-        const std::string data = pattern(256 << 10, i * 100 + round);
+        const std::string data = pattern(512 << 10, i * 100 + round);
         for (int k = 0; k < 16; ++k) {
           client.send(request(Command::kWrite, k, base + k * data.size(), data.size()) + data);
         }
@@ -212,7 +215,7 @@ TEST_CASE("more requests than may be in flight, on disks of several threads, by 
     CHECK(each.connected == 0);
     CHECK(each.counts[Count::kReads] == 4 * 5 * 16);
     CHECK(each.counts[Count::kWrites] == 4 * 5 * 16);
-    CHECK(each.counts[Count::kBytesRead] == uint64_t{4 * 5 * 16} * (256 << 10));
+    CHECK(each.counts[Count::kBytesRead] == uint64_t{4 * 5 * 16} * (512 << 10));
     CHECK(each.counts[Count::kErrors] == 0);
   }
 }

@@ -132,6 +132,8 @@ TEST_CASE("read-only exports, zeroes that are not fast, status without a context
   CHECK(errorOf(s, Command::kTrim, 0, 512) == Error::kPerm);
   CHECK(errorOf(s, Command::kWriteZeroes, 0, 512) == Error::kPerm);
   s = session();
+  CHECK(errorOf(s, Command::kWriteZeroes, 0, 512, kFastZero) == Error::kNone);
+  CHECK(errorOf(s, Command::kWriteZeroes, 0, 512, kFastZero | kNoHole) == Error::kNotSup);
   s.fastZeroes = false;
   CHECK(errorOf(s, Command::kWriteZeroes, 0, 512, kFastZero) == Error::kNotSup);
   CHECK(errorOf(s, Command::kWriteZeroes, 0, 512) == Error::kNone);
