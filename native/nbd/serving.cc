@@ -21,7 +21,6 @@ void Serving::received(int result) {
     close();
     return endIfIdle();
   }
-  receivedAt_ = thread_.now();
   size_t arrived = result;
   waits_ = arrived < asked_;
   if (payload_) {
@@ -84,7 +83,7 @@ bool Serving::take(const Request& request, Error error) {
 }
 
 void Serving::takePayload(Slot* slot) {
-  window_ = slot->request.length > kCopyMost ? kSmallWindow : kInputBytes - kRequestBytes;
+  window_ = slot->request.length > kCopyMost ? kSmallWindow : kInputBytes;
   payloadDone_ = std::min<size_t>(slot->request.length, end_ - begin_);
   std::memcpy(slot->data, input_.get() + begin_, payloadDone_);
   begin_ += payloadDone_;
@@ -99,9 +98,14 @@ void Serving::arm() {
   std::memmove(input_.get(), input_.get() + begin_, end_ - begin_);
   end_ -= std::exchange(begin_, 0);
   uint32_t count = 0;
-  if (payload_) inParts_[count++] = {payload_->data + payloadDone_, payload_->request.length - payloadDone_};
-  inParts_[count++] = {input_.get() + end_, window_};
-  asked_ = inParts_[0].iov_len + (count > 1 ? window_ : 0);
+  asked_ = 0;
+  const auto ask = [&](uint8_t* to, size_t bytes) {
+    inParts_[count++] = {to, bytes};
+    asked_ += bytes;
+  };
+  if (payload_) ask(payload_->data + payloadDone_, payload_->request.length - payloadDone_);
+  ask(input_.get() + end_, std::min(window_, kInputBytes - end_));
+  askedAt_ = thread_.now();
   receiving_ = true;
   transport_.receive(thread_, *this, inParts_, count, waits_);
 }
@@ -110,7 +114,7 @@ void Serving::arm() {
 void Serving::tick() {
   const uint64_t now = thread_.now();
   const bool begun = payload_ || skip_ || end_ > begin_;
-  if ((sendInFlight_ && now - sentAt_ > stall_) || (receiving_ && !closing_ && begun && now - receivedAt_ > stall_)) {
+  if ((sendInFlight_ && now - sentAt_ > stall_) || (receiving_ && !closing_ && begun && now - askedAt_ > stall_)) {
     return kill(Why::kStalled);
   }
   thread_.timerStart(&timer_, stall_ / 4);

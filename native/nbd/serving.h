@@ -2,9 +2,8 @@
 // in the order in which they are done.
 //
 // Thread contract: constructed and destroyed anywhere, all else on the export's home I/O thread. Invariants:
-// - nothing is allocated after begin(): a request takes one of `slots_` and a buffer from its first byte until its
-// reply
-//   has been sent, and while there is none of either, nothing more is read from the client;
+// - nothing is allocated after begin(): a request has one of `slots_` and a buffer until its reply has been sent, and
+//   while there is none of either, nothing more is read from the client;
 // - a buffer is not given back while the kernel or the export may use it: not before the receive that fills it, the
 //   request that carries it and the send that takes from it have ended;
 // - once idle and closing, it calls Ended once, and nothing of it is in flight or queued any more.
@@ -124,14 +123,14 @@ class Serving final : public Transport::User {
   // The stream in: what is in input_ from begin_ to end_ has not been looked at.
   std::unique_ptr<uint8_t[]> input_;
   size_t begin_ = 0, end_ = 0;
-  size_t window_ = kInputBytes;  // how much of input_ to fill at once
+  size_t window_ = kInputBytes;  // how much of input_ to fill at once, at most
   Slot* payload_ = nullptr;      // whose payload is arriving
   uint32_t payloadDone_ = 0;
   uint32_t skip_ = 0;  // bytes of a refused request's payload that are to come
   iovec inParts_[2];
   size_t asked_ = 0;  // by the receive in flight
   bool receiving_ = false, waits_ = true;
-  uint64_t receivedAt_ = 0;
+  uint64_t askedAt_ = 0;
 
   // Requests.
   std::unique_ptr<Slot[]> slots_;

@@ -93,7 +93,6 @@ void Serving::begin(std::unique_ptr<uint8_t[]> input, size_t from, size_t size, 
   begin_ = from;
   end_ = from + size;
   answer_ = std::move(answer);
-  receivedAt_ = thread_.now();
   thread_.timerStart(&timer_, stall_ / 4);
   gather_.queued = true;
   thread_.atEndOfPass(&gather_);
