@@ -66,13 +66,14 @@ void checkRun(const std::vector<std::string>& words, const std::string& says = {
   CHECK(outcome.output.find(says) != std::string::npos);
 }
 
-// Over a unix socket and over TCP, on every volume.
+// Over a unix socket and over TCP, on every volume, over loop devices where they can be had.
 template <typename Use>
 void everywhere(Use use) {
   for (const char* type : {"extent", "log", "stripe"}) {
     CAPTURE(type);
     RigOptions options;
     options.type = type;
+    options.medium = geteuid() == 0 ? "loop" : "memory";
     options.devices = type == std::string("stripe") ? 2 : 1;
     ServerRig rig(options);
     SM_NEEDS_RING(rig);
