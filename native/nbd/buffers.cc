@@ -18,8 +18,9 @@ Buffers::Buffers(IoThread& thread, uint64_t bytes)
 }
 
 uint8_t* Buffers::get(uint64_t length, Waiter* waiter) {
-  uint8_t* data = first_ ? nullptr : take(length);
-  if (!data) wait(waiter);
+  Queue& queue = length > kRegisteredMost ? large_ : small_;
+  uint8_t* data = queue.first ? nullptr : take(length);
+  if (!data) queue.add(waiter);
   return data;
 }
 
@@ -27,9 +28,12 @@ uint8_t* Buffers::take(uint64_t length) {
   void* data = nullptr;
   uint64_t capacity;
   BufferPool& registered = thread_.buffers();
-  if (length <= kRegisteredMost && registered.freeBytes() >= registered.bytes() / 2 + std::bit_ceil(length) &&
-      registered.get(length, &data, &capacity)) {
-    return static_cast<uint8_t*>(data);
+  if (length <= kRegisteredMost) {
+    if (registered.freeBytes() >= registered.bytes() / 2 + std::bit_ceil(length) &&
+        registered.get(length, &data, &capacity)) {
+      return static_cast<uint8_t*>(data);
+    }
+    if (large_.first) return nullptr;
   }
   return own_.get(length, &data, &capacity) ? static_cast<uint8_t*>(data) : nullptr;
 }
@@ -40,35 +44,43 @@ void Buffers::put(uint8_t* data) {
   } else {
     thread_.buffers().put(data);
   }
-  if (!first_ || wake_.queued) return;
+  if ((!small_.first && !large_.first) || wake_.queued) return;
   wake_.queued = true;
   thread_.atEndOfPass(&wake_);
 }
 
-void Buffers::wait(Waiter* waiter) {
-  waiter->next = nullptr;
-  waiter->waiting = true;
-  (last_ ? last_->next : first_) = waiter;
-  last_ = waiter;
+void Buffers::forget(Waiter* waiter) {
+  if (waiter->queue) waiter->queue->remove(waiter);
 }
 
-void Buffers::forget(Waiter* waiter) {
-  if (!waiter->waiting) return;
-  waiter->waiting = false;
+void Buffers::wake() {
+  wake_.queued = false;
+  large_.wake();
+  small_.wake();
+}
+
+void Buffers::Queue::add(Waiter* waiter) {
+  waiter->next = nullptr;
+  waiter->queue = this;
+  (last ? last->next : first) = waiter;
+  last = waiter;
+}
+
+void Buffers::Queue::remove(Waiter* waiter) {
+  waiter->queue = nullptr;
   Waiter* previous = nullptr;
-  for (Waiter* each = first_; each != waiter; each = each->next) previous = each;
-  (previous ? previous->next : first_) = waiter->next;
-  if (last_ == waiter) last_ = previous;
+  for (Waiter* each = first; each != waiter; each = each->next) previous = each;
+  (previous ? previous->next : first) = waiter->next;
+  if (last == waiter) last = previous;
 }
 
 // Each asks again, and waits again if need be: behind the others that wait again, so in the same order.
-void Buffers::wake() {
-  wake_.queued = false;
-  Waiter* waiter = std::exchange(first_, nullptr);
-  last_ = nullptr;
+void Buffers::Queue::wake() {
+  Waiter* waiter = std::exchange(first, nullptr);
+  last = nullptr;
   while (waiter) {
     Waiter* next = waiter->next;
-    waiter->waiting = false;
+    waiter->queue = nullptr;
     waiter->retry(waiter);
     waiter = next;
   }

@@ -57,19 +57,22 @@ void Serving::process() {
 
 // Whether there was room for the request; where not, process() runs again when there may be.
 bool Serving::take(const Request& request, Error error) {
-  if (!free_ || waiter_.waiting) return false;
+  if (!free_ || waiter_.waiting()) return false;
   uint8_t* data = nullptr;
+  uint64_t bytes = 0;
   if (error == Error::kNone) {
-    uint64_t bytes = 0;
     if (request.command == Command::kRead || request.command == Command::kWrite) bytes = request.length;
     if (request.command == Command::kBlockStatus) bytes = kStatusBytes * contexts_.size();
+    if (held_ > 0 && held_ + bytes > buffers_.share()) return false;
     if (bytes && !(data = buffers_.get(bytes, &waiter_))) return false;
   }
+  held_ += bytes;
   begin_ += kRequestBytes;
   Slot* slot = std::exchange(free_, free_->next);
   slot->request = request;
   slot->done = slot->reply = 0;
   slot->data = data;
+  slot->bytes = static_cast<uint32_t>(bytes);
   ++inFlight_;
   if (error != Error::kNone) {
     skip_ = request.payload();

@@ -135,7 +135,8 @@ class Serving final : public Transport::User {
   // Requests.
   std::unique_ptr<Slot[]> slots_;
   Slot* free_ = nullptr;
-  uint32_t inFlight_ = 0;  // between serve and answer
+  uint32_t inFlight_ = 0;  // between take and answer
+  uint64_t held_ = 0;      // bytes of buffers
   Fifo starved_;           // no request of the export's was free
   Task retry_{};           // waits for one
   Waiter waiter_{};        // waits for a buffer
@@ -167,6 +168,7 @@ struct Serving::Slot {
   uint32_t done;   // bytes of data that have been carried out
   uint32_t reply;  // bytes in `data` that go out with the reply
   uint8_t* data;   // its buffer, or null
+  uint32_t bytes;  // of that
   iovec piece;     // of it, in flight
 };
 

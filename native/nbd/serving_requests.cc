@@ -211,6 +211,7 @@ void Serving::count(const Slot& slot) {
 
 void Serving::release(Slot* slot) {
   if (slot->data) buffers_.put(slot->data);
+  held_ -= slot->bytes;
   slot->next = std::exchange(free_, slot);
 }
 

@@ -3,7 +3,7 @@
 
 #include <doctest/doctest.h>
 
-#include <string>
+#include <memory>
 #include <vector>
 
 #include "engine/buffer_pool.h"
@@ -58,7 +58,7 @@ TEST_CASE("half of the thread's pool stays free, what is long is our own, and th
     }
     uint8_t* longest = rig.buffers.get(kPayloadMost, &none);
     REQUIRE(longest);
-    CHECK_FALSE(none.waiting);
+    CHECK_FALSE(none.waiting());
     longest[kPayloadMost - 1] = 1;
     rig.buffers.put(longest);
     CHECK(pool.freeBytes() == pool.bytes());
@@ -68,15 +68,15 @@ TEST_CASE("half of the thread's pool stays free, what is long is our own, and th
 TEST_CASE("who waits is served in order, nobody overtakes, and who has gone is left out") {
   Rig rig;
   Asker all(rig.buffers, 32 * kMiB, &rig.served), large(rig.buffers, 32 * kMiB, &rig.served),
-      gone(rig.buffers, 2 * kMiB, &rig.served), small(rig.buffers, 2 * kMiB, &rig.served),
+      gone(rig.buffers, 2 * kMiB, &rig.served), next(rig.buffers, 2 * kMiB, &rig.served),
       last(rig.buffers, 2 * kMiB, &rig.served);
   onThread(rig.thread, [&] {
-    for (Asker* each : {&all, &large, &gone, &small, &last}) each->ask();
+    for (Asker* each : {&all, &large, &gone, &next, &last}) each->ask();
     CHECK(all.data);
-    for (Asker* each : {&large, &gone, &small, &last}) CHECK(each->waiting);
+    for (Asker* each : {&large, &gone, &next, &last}) CHECK(each->waiting());
     rig.buffers.forget(&gone);
     rig.buffers.forget(&gone);
-    CHECK_FALSE(gone.waiting);
+    CHECK_FALSE(gone.waiting());
     rig.buffers.put(all.data);
   });
   onThread(rig.thread, [&] {
@@ -84,10 +84,36 @@ TEST_CASE("who waits is served in order, nobody overtakes, and who has gone is l
     rig.buffers.put(large.data);
   });
   onThread(rig.thread, [&] {
-    CHECK(rig.served == std::vector<Asker*>{&all, &large, &small, &last});
-    for (Asker* each : {&small, &last}) rig.buffers.put(each->data);
-    small.ask();
-    CHECK(small.data);
-    rig.buffers.put(small.data);
+    CHECK(rig.served == std::vector<Asker*>{&all, &large, &next, &last});
+    for (Asker* each : {&next, &last}) rig.buffers.put(each->data);
+    next.ask();
+    CHECK(next.data);
+    rig.buffers.put(next.data);
+  });
+}
+
+TEST_CASE("large payloads do not keep small ones waiting, nor small ones large ones") {
+  Rig rig;
+  std::vector<std::unique_ptr<Asker>> small;
+  Asker all(rig.buffers, 32 * kMiB, &rig.served), large(rig.buffers, 32 * kMiB, &rig.served);
+  for (int i = 0; i < 4; ++i) small.push_back(std::make_unique<Asker>(rig.buffers, kMiB, &rig.served));
+  onThread(rig.thread, [&] {
+    all.ask();
+    large.ask();
+    for (const auto& each : small) each->ask();
+    CHECK(small[1]->data);  // half of the pool
+    CHECK(small[2]->waiting());
+    rig.buffers.put(all.data);
+  });
+  onThread(rig.thread, [&] {
+    CHECK(large.data);
+    CHECK(small[2]->waiting());
+    rig.buffers.put(large.data);
+  });
+  onThread(rig.thread, [&] {
+    for (const auto& each : small) {
+      REQUIRE(each->data);
+      rig.buffers.put(each->data);
+    }
   });
 }

@@ -225,6 +225,23 @@ TEST_CASE("clients that stall or break the protocol lose their connection, and n
   }
 }
 
+TEST_CASE("clients that read no replies do not keep others from theirs") {
+  ServerRig rig;
+  SM_NEEDS_RING(rig);
+  std::vector<std::unique_ptr<Client>> deaf;
+  for (const uint32_t length : {32u << 20, 32u << 20, 1u << 20, 1u << 20}) {
+    deaf.push_back(std::make_unique<Client>(rig.path()));
+    REQUIRE(deaf.back()->open(kName));
+    for (int i = 0; i < 100; ++i) deaf.back()->send(request(Command::kRead, i, 0, length));
+  }
+  Client good(rig.path());
+  REQUIRE(good.open(kName));
+  for (int i = 0; i < 100; ++i) {
+    CHECK(good.write(0, pattern(65536, i)) == Error::kNone);
+    CHECK(good.read(0, 65536) == pattern(65536, i));
+  }
+}
+
 TEST_CASE("ABORT, EXPORT_NAME and DISC end as they should") {
   ServerRig rig;
   SM_NEEDS_RING(rig);
