@@ -60,18 +60,25 @@ uint8_t opcode(RingCode code) {
       return IORING_OP_WRITE_FIXED;
     case RingCode::kFdatasync:
       return IORING_OP_FSYNC;
+    case RingCode::kAccept:
+      return IORING_OP_ACCEPT;
+    case RingCode::kReceive:
+      return IORING_OP_RECVMSG;
+    case RingCode::kSend:
+      return IORING_OP_SENDMSG;
   }
   return IORING_OP_NOP;
 }
 
 // By the newest flags that the kernel knows.
-int setUp(io_uring* ring, uint32_t entries, uint32_t completions) {
+int setUp(io_uring* ring, uint32_t entries, uint32_t completions, uint32_t* known) {
   int result = -EINVAL;
   for (const uint32_t flags : kFlagSteps) {
     io_uring_params params{};
     params.flags = flags | IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE;
     params.cq_entries = std::min(std::bit_ceil(completions), kMaxCompletions);
     result = io_uring_queue_init_params(entries, ring, &params);
+    *known = flags;
     if (result != -EINVAL) break;
   }
   return result;
@@ -81,6 +88,7 @@ int setUp(io_uring* ring, uint32_t entries, uint32_t completions) {
 
 struct Ring::State {
   io_uring ring{};
+  uint32_t flags = 0;  // of kFlagSteps
   uint32_t inFlight = 0;
   uintptr_t base = 0;  // of the registered region
   uint64_t bytes = 0;
@@ -117,9 +125,9 @@ Ring::~Ring() { io_uring_queue_exit(&state_->ring); }
 std::unique_ptr<Ring> Ring::create(uint32_t entries, uint32_t completions, std::string* why) {
   auto state = std::make_unique<State>();
   completions = std::max(completions, entries);
-  int result = setUp(&state->ring, entries, completions);
+  int result = setUp(&state->ring, entries, completions, &state->flags);
   // Some kernels count the queues as locked memory. Small ones do: what overflows them the kernel keeps.
-  for (; result == -ENOMEM && entries > kFewest; result = setUp(&state->ring, entries, completions)) {
+  for (; result == -ENOMEM && entries > kFewest; result = setUp(&state->ring, entries, completions, &state->flags)) {
     entries = std::max(entries / 2, kFewest);
     completions = std::max(completions / 2, 2 * kFewest);
   }
@@ -183,6 +191,8 @@ void Ring::queue(RingOp* op, const RingEntry& entry) {
   } else {
     sqe->rw_flags = entry.rwFlags;
   }
+  // Of the same kernel as COOP_TASKRUN, 5.19.
+  if (entry.waits && (state_->flags & IORING_SETUP_COOP_TASKRUN)) sqe->ioprio = IORING_RECVSEND_POLL_FIRST;
   if (entry.code == RingCode::kReadFixed || entry.code == RingCode::kWriteFixed) {
     sqe->buf_index = (reinterpret_cast<uintptr_t>(entry.data) - state_->base) / kBufferChunk;
   }

@@ -18,7 +18,18 @@ struct RingOp {
   void (*done)(RingOp* op, int result);
 };
 
-enum class RingCode : uint8_t { kRead, kReadv, kReadFixed, kWrite, kWritev, kWriteFixed, kFdatasync };
+enum class RingCode : uint8_t {
+  kRead,
+  kReadv,
+  kReadFixed,
+  kWrite,
+  kWritev,
+  kWriteFixed,
+  kFdatasync,
+  kAccept,   // the result is a descriptor
+  kReceive,  // recvmsg
+  kSend,     // sendmsg
+};
 
 struct RingFile {
   int number = -1;     // a descriptor, or a slot of addFile
@@ -29,10 +40,12 @@ struct RingEntry {
   RingCode code;
   RingFile file;
   uint64_t offset = 0;
-  const void* data = nullptr;  // bytes, or for kReadv and kWritev the iovec array, which must live until `done`
-  uint32_t length = 0;         // bytes, or segments
-  int rwFlags = 0;             // RWF_…
+  // Bytes; for kReadv and kWritev the iovec array, for kReceive and kSend the msghdr, which must live until `done`.
+  const void* data = nullptr;
+  uint32_t length = 0;  // bytes, or segments
+  int rwFlags = 0;      // RWF_…; MSG_…; for kAccept SOCK_…
   uint16_t ioprio = 0;
+  bool waits = false;  // kReceive, kSend: not worth trying before the socket is ready
 };
 
 class Ring {

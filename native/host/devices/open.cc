@@ -2,7 +2,9 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/magic.h>
 #include <sys/file.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -53,6 +55,8 @@ Failure describe(const DeviceSpec& spec, bool direct, OpenFile* file, DeviceFact
     return failure(spec, ENOTBLK, "ERR_STRATAMAP_NOT_A_DEVICE", "it changed its kind");
   if (found.readOnly && !spec.readOnly) return openFailed(spec, EROFS);
   file->blockDevice = found.kind == BlockKind::kBlockDevice;
+  struct statfs system;
+  file->inMemory = !file->blockDevice && fstatfs(file->fd, &system) == 0 && system.f_type == TMPFS_MAGIC;
   direct = direct && found.direct;
   facts->blockSize = found.blockSize;
   if (direct) {

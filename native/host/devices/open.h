@@ -24,6 +24,7 @@ class OwnedFd {
 struct OpenFile {
   int fd = -1;
   bool blockDevice = false;
+  bool inMemory = false;    // of tmpfs: reading and writing is copying, and never waits for a medium
   uint64_t memoryMask = 0;  // bits that must be clear in a buffer's address
   uint64_t lengthMask = 0;  // and in a segment's length
 

@@ -1,11 +1,14 @@
 // The driver `uring`: reads, writes and flushes through the submitting thread's ring, with registered files and, where
 // a request's data is one piece of the pool, registered buffers. Discards and write-zeroes block in the kernel wherever
-// they come from: worker threads make those calls. Where a thread has no ring, the driver posix serves.
+// they come from: worker threads make those calls. On a file in memory the kernel would give every read and write to a
+// thread of its own, which costs more than the copy: there the I/O thread makes the call. Where a thread has no ring,
+// the driver posix serves.
 #include <algorithm>
 #include <cstddef>
 #include <new>
 #include <utility>
 
+#include "devices/blocking.h"
 #include "devices/check.h"
 #include "devices/device.h"
 #include "devices/open.h"
@@ -58,6 +61,7 @@ class UringDevice final : public Device {
     IoThread* thread = nullptr;
     Ring* ring = nullptr;
     RingFile file;
+    std::unique_ptr<Scratch> scratch;  // for a file in memory
   };
 
   Lane& here() { return lanes_[IoThread::current()->index()]; }
@@ -98,6 +102,7 @@ UringDevice::UringDevice(const OpenFile& file, DeviceFacts facts, const std::vec
     Lane& lane = lanes_[thread->index()];
     lane.thread = thread;
     lane.ring = thread->ring();
+    if (file.inMemory) lane.scratch = std::make_unique<Scratch>();
     on(thread, [&lane, &file] {
       const int slot = lane.ring->addFile(file.fd);
       lane.file = slot >= 0 ? RingFile{slot, true} : RingFile{file.fd, false};
@@ -114,6 +119,9 @@ UringDevice::~UringDevice() {
 
 void UringDevice::start(sm_request* request) {
   if (request->op == SM_OP_DISCARD || request->op == SM_OP_WRITE_ZEROES) return workers_.submit(request);
+  if (const auto& scratch = here().scratch) {
+    return here().thread->completeLater(request, execute(file_, *request, *scratch));
+  }
   Io* io = new (request->driver) Io;
   io->device = this;
   io->moved = 0;

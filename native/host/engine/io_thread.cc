@@ -90,6 +90,7 @@ struct IoThread::State {
   uint64_t now = 0;
   sm_request *firstDone = nullptr, *lastDone = nullptr;  // to complete, linked by driver[0]
   sm_task *firstWaiter = nullptr, *lastWaiter = nullptr;
+  sm_task *firstAtEnd = nullptr, *lastAtEnd = nullptr;
   uint64_t returnsSeen = 0;  // of the pools, when the waiters last ran
 
   struct WakeOp : RingOp {
@@ -157,12 +158,18 @@ struct IoThread::State {
     }
   }
 
-  void runTasks() {
-    for (sm_task* task = tasks.takeAll(); task;) {
+  static void runList(sm_task* task) {
+    while (task) {
       sm_task* next = task->next;
       task->run(task);
       task = next;
     }
+  }
+
+  static void append(sm_task* task, sm_task** first, sm_task** last) {
+    task->next = nullptr;
+    (*last ? (*last)->next : *first) = task;
+    *last = task;
   }
 
   void runDeferred() {
@@ -183,18 +190,20 @@ struct IoThread::State {
     returnsSeen = returns();
     sm_task* task = std::exchange(firstWaiter, nullptr);
     lastWaiter = nullptr;
-    while (task) {
-      sm_task* next = task->next;
-      task->run(task);
-      task = next;
-    }
+    runList(task);
+  }
+
+  void runAtEnd() {
+    sm_task* task = std::exchange(firstAtEnd, nullptr);
+    lastAtEnd = nullptr;
+    runList(task);
   }
 
   uint32_t inRing() const { return ring->inFlight() - (wakeOp.armed ? 1 : 0); }
 
   void loop() {
     for (;;) {
-      const bool idle = !firstDone && !waitersCanRun() && tasks.trySleep();
+      const bool idle = !firstDone && !firstAtEnd && !waitersCanRun() && tasks.trySleep();
       if (idle && stop.asked && (!ring || inRing() == 0)) break;
       if (idle) {
         sleep();
@@ -203,10 +212,11 @@ struct IoThread::State {
       }
       now = clockNow();
       if (ring) ring->reap();
-      runTasks();
+      runList(tasks.takeAll());
       timers.runDue(now);
       runDeferred();
       if (waitersCanRun()) runWaiters();
+      runAtEnd();
     }
     // The armed read of the wake-up is still in the ring.
     if (ring && wakeOp.armed) wake();
@@ -270,11 +280,8 @@ sm_request* IoThread::clone(const sm_request* parent, uint64_t from, uint64_t le
 }
 void IoThread::release(sm_request* request) { state_->requests.release(request); }
 
-void IoThread::wait(sm_task* task) {
-  task->next = nullptr;
-  (state_->lastWaiter ? state_->lastWaiter->next : state_->firstWaiter) = task;
-  state_->lastWaiter = task;
-}
+void IoThread::wait(sm_task* task) { State::append(task, &state_->firstWaiter, &state_->lastWaiter); }
+void IoThread::atEndOfPass(sm_task* task) { State::append(task, &state_->firstAtEnd, &state_->lastAtEnd); }
 
 void IoThread::completeLater(sm_request* request, int32_t status) {
   request->status = status;

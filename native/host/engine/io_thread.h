@@ -68,6 +68,9 @@ class IoThread {
   void release(sm_request* request);
   // Runs `task` after a request or a buffer has been given back; in the order of the calls.
   void wait(sm_task* task);
+  // Runs `task` at the end of this pass of the loop, after everything else that is done in it: the place to send on at
+  // once what came of a batch of completions. What is handed in by such a task runs in the next pass.
+  void atEndOfPass(sm_task* task);
   // Completes a request from the loop, not from within the caller: no recursion, whatever the driver's speed.
   void completeLater(sm_request* request, int32_t status);
   void timerStart(sm_timer* timer, uint64_t delay);

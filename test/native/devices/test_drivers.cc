@@ -22,19 +22,26 @@ struct Medium {
   bool loop;
   uint32_t blockSize;
   bool direct;
+  bool memory = false;  // a file of tmpfs
 };
 
 const Medium kMedia[] = {
     {"file", false, 512, true},
     {"file through the page cache", false, 512, false},
+    {"file in memory", false, 512, true, true},
     {"loop device of 512", true, 512, true},
     {"loop device of 4096", true, 4096, true},
     {"loop device through the page cache", true, 512, false},
 };
 
+const char* memoryFolder() {
+  const char* given = std::getenv("SM_MEMORY");
+  return given ? given : "/dev/shm";
+}
+
 struct Bench {
   Bench(const std::string& driver, const Medium& medium, uint32_t threads = 1, IoThreadOptions options = {})
-      : file(folder.file("image", kBytes)), rig(threads, options) {
+      : folder(medium.memory ? memoryFolder() : "/tmp"), file(folder.file("image", kBytes)), rig(threads, options) {
     if (medium.loop) loop.emplace(LoopOptions{.file = file, .autoclear = true, .blockSize = medium.blockSize});
     const std::string path = loop ? loop->device.path : file;
     const Failure failure = openDevice(
@@ -75,6 +82,7 @@ void everywhere(Test test) {
   for (const std::string driver : {"uring", "posix", "recording"}) {
     for (const Medium& medium : kMedia) {
       if (medium.loop && !loops) continue;
+      if (medium.memory && access(memoryFolder(), W_OK) != 0) continue;
       CAPTURE(driver);
       CAPTURE(medium.name);
       test(driver, medium);

@@ -410,3 +410,34 @@ TEST_CASE("where io_uring is refused the thread works without, and says so") {
   if (result == 99) SM_SKIP("no seccomp");
   CHECK(result == 0);
 }
+
+TEST_CASE("what is kept for the end of a pass runs behind the rest of it, once, and not in the pass that it began in") {
+  bothWays([](IoThread& thread, HostClock&) {
+    std::vector<int> order;
+    std::atomic<int> done{0};
+    Task second([&] {
+      order.push_back(3);
+      done = 1;
+    });
+    Task first([&] {
+      order.push_back(2);
+      thread.atEndOfPass(&second);
+      sm_request* request = thread.allocate();
+      sm_request_push(
+          request,
+          [](sm_request* request, void* context, uint64_t) {
+            static_cast<std::vector<int>*>(context)->push_back(4);
+            IoThread::current()->release(request);
+          },
+          &order, 0);
+      thread.completeLater(request, 0);
+    });
+    on(thread, [&] {
+      thread.atEndOfPass(&first);
+      order.push_back(1);
+    });
+    waitFor(done, 1);
+    on(thread, [] {});
+    CHECK(order == std::vector<int>{1, 2, 4, 3});
+  });
+}

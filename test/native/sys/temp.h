@@ -26,10 +26,8 @@ namespace sm::test {
 
 class TempFolder {
  public:
-  TempFolder() {
-    char name[] = "/tmp/stratamap-test-XXXXXX";
-    REQUIRE(mkdtemp(name) != nullptr);
-    path_ = name;
+  explicit TempFolder(const std::string& base = "/tmp") : path_(base + "/stratamap-test-XXXXXX") {
+    REQUIRE(mkdtemp(path_.data()) != nullptr);
   }
   ~TempFolder() { std::filesystem::remove_all(path_); }
   TempFolder(const TempFolder&) = delete;
