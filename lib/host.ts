@@ -4,6 +4,7 @@ import { type Device, type DeviceOptions, openDevice } from './device.js';
 import { Handle } from './handle.js';
 import { type Interposer, type InterposerType, interpose, type OptionsOf } from './interposer.js';
 import { type HostHandle, native } from './native.js';
+import { type NbdOptions, type NbdServer, serveNbd } from './nbd.js';
 import { attachProbe, type Probe, type ProbeOptions } from './probe.js';
 import { type FormatOptions, formatVolume, openVolume, type Volume, type VolumeOptions } from './volume.js';
 
@@ -59,6 +60,12 @@ class Host extends Handle {
   async interpose<Type extends InterposerType>(options: OptionsOf<Type>): Promise<Interposer<Type>> {
     this.use();
     return this.adopt(interpose(this.#handle, options));
+  }
+
+  /** Serves disks of this host to NBD clients: QEMU, the kernel, libnbd, … An open server keeps the process alive. */
+  async serveNbd(options: NbdOptions): Promise<NbdServer> {
+    this.use();
+    return this.adopt(serveNbd(this.#handle, options));
   }
 
   protected override describe() {

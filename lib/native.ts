@@ -2,6 +2,7 @@
 import path from 'node:path';
 import nodeGypBuild from 'node-gyp-build';
 import { makeError } from './errors.js';
+import type { NbdCounters } from './nbd.js';
 import type { Journal } from './replay.js';
 
 declare const brand: unique symbol;
@@ -18,6 +19,7 @@ export type WorkloadHandle = Handle<'workload'>;
 export type MapHandle = Handle<'map'>;
 export type ProbeHandle = Handle<'probe'>;
 export type InterposerHandle = Handle<'interposer'>;
+export type NbdHandle = Handle<'nbd'>;
 
 export interface DeviceFacts {
   path: string;
@@ -211,6 +213,20 @@ export interface Native {
   detachInterposer(interposer: InterposerHandle, timeout: number): Promise<boolean>;
   updateLimit(interposer: InterposerHandle, words: Float64Array): Promise<void>;
   interposerCounters(interposer: InterposerHandle): Float64Array;
+
+  /** `socket` empty: on `address` and `port`. `disks` null: all, and those to come. */
+  serveNbd(
+    host: HostHandle,
+    socket: string,
+    address: string,
+    port: number,
+    disks: DiskHandle[] | null,
+    readOnly: boolean,
+    map: MapHandle | null,
+  ): Promise<{ handle: NbdHandle; port: number }>;
+  /** Timeout in ns, for what is in flight. */
+  closeNbd(server: NbdHandle, timeout: number): Promise<void>;
+  nbdCounters(server: NbdHandle): Promise<NbdCounters>;
 }
 
 /** The package's root, from lib/ as from dist/. */

@@ -30,6 +30,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   addMap(exports);
   addProbe(exports);
   addPolicy(exports);
+  addNbd(exports);
   addReplay(exports);
   return exports;
 }

@@ -20,6 +20,7 @@ void addWorkload(Napi::Object exports);
 void addMap(Napi::Object exports);
 void addProbe(Napi::Object exports);
 void addPolicy(Napi::Object exports);
+void addNbd(Napi::Object exports);
 void addReplay(Napi::Object exports);
 
 }  // namespace sm::binding

@@ -7,6 +7,7 @@
 #include "binding/errors.h"
 #include "binding/handles.h"
 #include "binding/job.h"
+#include "binding/nbd.h"
 
 namespace sm::binding {
 namespace {
@@ -25,6 +26,10 @@ Napi::Promise open(Napi::Env env, const std::shared_ptr<VolumeBox>& volume, cons
             volume->host->note("disk " + box->vm + "/" + box->name +
                                " is not watched by the probe: " + errnoName(-status));
           }
+        }
+        for (const auto& server : volume->host->servers) {
+          if (!server->everyDisk) continue;
+          if (Failure failure = server->add(*box->disk)) volume->host->note(failure.message);
         }
         return {};
       },
@@ -79,6 +84,7 @@ Napi::Value closeDisk(const Napi::CallbackInfo& info) {
   }
   auto* job = new Job(info.Env(), host, [box, host]() -> Failure {
     if (!box->disk) return {};
+    for (const auto& server : host->servers) server->remove(*box->disk, kDetachTimeout);
     for (Probe* probe : host->probes) probe->removeDisk(box->disk->contract(), kDetachTimeout);
     VirtualDisk* const disk = box->disk;
     if (Failure failure = box->volume->volume->closeDisk(disk)) return failure;

@@ -5,6 +5,7 @@
 
 #include "binding/environment.h"
 #include "binding/job.h"
+#include "binding/nbd.h"
 
 namespace sm::binding {
 
@@ -82,6 +83,8 @@ void HostBox::endPolicies() {
 
 Failure HostBox::closeUnderLock() {
   endPolicies();
+  for (const auto& each : servers) each->server->close(0);
+  servers.clear();
   for (Probe* probe : probes) probe->detach(kDetachTimeout);
   probes.clear();
   Failure failure = host->close();

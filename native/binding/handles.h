@@ -23,6 +23,7 @@ namespace sm::binding {
 class Environment;
 class Job;
 struct DiskBox;
+struct NbdBox;
 struct PolicyBox;
 
 // A workload that runs: it must end before its host does.
@@ -67,6 +68,7 @@ class HostBox : public std::enable_shared_from_this<HostBox> {
   std::vector<Volume*> volumes;
   std::vector<VirtualDisk*> disks;
   std::vector<Probe*> probes;  // attached, or about to be
+  std::vector<std::shared_ptr<NbdBox>> servers;
 
   // --- under `chains`, which is taken after `busy` where both are. A policy may hold back what a job waits for: it is
   // taken out without waiting for `busy`. Nobody waits for I/O under `chains`: that may be held back by another policy,

@@ -59,6 +59,15 @@ const PRELUDE = `
       await begin.io(stack);
       stack.work.push(stack.volume.createDisk({ vm: 'vm', name: 'held', size: MiB }));
     },
+    async nbd(stack) {
+      await begin.io(stack);
+      await stack.host.serveNbd({ socket: 'socket-' + require('node:worker_threads').threadId });
+      // One client that says nothing.
+      stack.client = require('node:net').connect('socket-' + require('node:worker_threads').threadId);
+      stack.client.on('error', () => {});
+      await new Promise((resolve) => stack.client.once('data', resolve));
+      stack.client.unref();
+    },
     async administration(stack) {
       await begin.io(stack);
       const go = async (name) => {
@@ -78,7 +87,7 @@ const PRELUDE = `
   };
 `;
 
-export const STATES = ['idle', 'io', 'workload', 'probe', 'delay', 'administration'] as const;
+export const STATES = ['idle', 'io', 'workload', 'probe', 'delay', 'nbd', 'administration'] as const;
 export type State = (typeof STATES)[number];
 
 export interface Ending {
