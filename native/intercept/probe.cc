@@ -75,7 +75,7 @@ struct Probe::State {
   std::vector<DevicePoint> devices;
   bool begun = false;
   bool ownsLock = false;  // the I/O thread, the map's
-  bool stuck = false;  // something may still be inside: nothing is ever freed
+  bool stuck = false;     // something may still be inside: nothing is ever freed
 
   int removeDisk(size_t i, const Deadline& deadline);
   int removeDevice(size_t i, const Deadline& deadline);
