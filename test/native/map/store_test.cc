@@ -1,0 +1,341 @@
+// A map and its file: what is loaded, when it is written, what is refused, and what a failure does.
+#include <doctest/doctest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <random>
+
+#include "map/store/map_store.h"
+#include "native/map/store_rig.h"
+
+using namespace sm;
+
+namespace {
+
+constexpr uint64_t kKi = 1024, kMi = kKi * kKi, kGi = kKi * kMi;
+using Call = MemoryFiles::Call;
+
+size_t countOf(const MemoryFiles& files, Call::Kind kind) {
+  return std::count_if(files.calls.begin(), files.calls.end(), [&](const Call& call) { return call.kind == kind; });
+}
+
+// Random changes of a map.
+struct Changer {
+  Changer(uint64_t seed, AddressMap& map) : random(seed) {
+    std::vector<std::string> names = {"a", "b", "c"};
+    std::shuffle(names.begin(), names.end(), random);
+    for (const std::string& name : names) disks.push_back(map.internDisk({"vm", name}));
+    std::shuffle(names.begin(), names.end(), random);
+    for (const std::string& name : names) devices.push_back(map.internDevice(name));
+  }
+  uint64_t below(uint64_t n) { return random() % n; }
+
+  // Across the borders of regions and nodes, far away, and in units that do not pack.
+  void change(AddressMap& map) {
+    const uint64_t unit = below(6) == 0 ? 512 : below(30) == 0 ? 1 : 4 * kKi;
+    const uint64_t base = below(3) == 0 ? 16 * kMi - 32 * kKi : below(20) == 0 ? (kGi << 20) : 0;
+    const uint64_t length = unit * (1 + below(below(10) == 0 ? 20'000 : 40));
+    const uint64_t begin = base + below(64) * unit;
+    const Range range{begin, begin + length};
+    const Place place{devices[below(devices.size())], below(96) * unit + (below(2) == 0 ? base : 0)};
+    const DiskKey disk = disks[below(disks.size())];
+    const uint64_t kind = below(20);
+    std::lock_guard lock(map.mutex());
+    if (kind < 12) map.add(disk, range, place, kind < 10 ? State::kMapped : State::kStale, kind == 3);
+    if (kind >= 12 && kind < 15) map.removeVirtual(disk, range);
+    if (kind == 15 || kind == 16) map.removePhysical(place.device, {place.offset, place.offset + length});
+    if (kind == 17) map.stalePhysical(place.device, {place.offset, place.offset + length});
+    if (kind == 18) map.moving(place.device, {place.offset, place.offset + length});
+    if (kind == 19 && unit == 512) map.removeVirtual(disk, {0, UINT64_MAX});
+  }
+
+  std::mt19937_64 random;
+  std::vector<DiskKey> disks;
+  std::vector<DeviceKey> devices;
+};
+
+}  // namespace
+
+TEST_CASE("what is loaded is what there was, all of it stale") {
+  for (uint64_t seed = 1; seed <= 60; ++seed) {
+    CAPTURE(seed);
+    MemoryFiles files;
+    std::shared_ptr<AddressMap> before = std::make_shared<AddressMap>();
+    for (int run = 0; run < 5; ++run) {
+      CAPTURE(run);
+      StoredMap stored(files);
+      REQUIRE_FALSE(stored.failure);
+      CHECK(tell(*stored.map) == tell(*before));
+      CHECK(tellOwners(*stored.map) == tellOwners(*before));
+      CHECK(tell(*stored.map) == tellOwners(*stored.map));
+      // The same disks and devices have other keys every time.
+      Changer changer(seed * 100 + run, *stored.map);
+      for (int step = 0; step < 150; ++step) {
+        changer.change(*stored.map);
+        if (changer.below(40) == 0) REQUIRE_FALSE(stored.store->flush());
+      }
+      REQUIRE_FALSE(stored.store->close());
+      before = stored.map;
+      std::lock_guard lock(before->mutex());
+      before->staleAll();
+    }
+  }
+}
+
+TEST_CASE("what only confirms, or changes a state, is not written; nor what is the same in the end") {
+  MemoryFiles files;
+  StoredMap stored(files);
+  const DiskKey disk = stored.map->internDisk({"vm", "a"});
+  const DeviceKey device = stored.map->internDevice("x");
+  stored.add(disk, {0, kMi}, {device, kMi});
+  REQUIRE_FALSE(stored.store->flush());
+  stored.add(disk, {kMi, 2 * kMi}, {device, 0});
+  REQUIRE_FALSE(stored.store->flush());
+  const size_t calls = files.calls.size(), bytes = files.bytesOf("map").size();
+
+  stored.add(disk, {0, kMi}, {device, kMi});
+  stored.add(disk, {4096, 8192}, {device, kMi + 4096});
+  {
+    std::lock_guard lock(stored.map->mutex());
+    stored.map->staleAll();
+    stored.map->moving(device, {0, kMi});
+    stored.map->removeVirtual(disk, {8 * kMi, UINT64_MAX});
+    stored.map->removePhysical(device, {8 * kMi, UINT64_MAX});
+  }
+  stored.add(disk, {0, kMi}, {device, kMi});
+  REQUIRE_FALSE(stored.store->flush());
+  CHECK(files.calls.size() == calls);
+
+  // Taken away, and then found at the same place.
+  for (int i = 0; i < 3; ++i) {
+    stored.remove(disk, {kMi, kMi + 4096});
+    stored.add(disk, {kMi, kMi + 4096}, {device, 0});
+    REQUIRE_FALSE(stored.store->flush());
+    CHECK(files.bytesOf("map").size() == bytes);
+  }
+  stored.add(disk, {0, 4096}, {device, 8 * kMi});
+  REQUIRE_FALSE(stored.store->close());
+  CHECK(tell(*StoredMap(files).map).size() == 3);
+}
+
+TEST_CASE("a large removal is one record, and many are no more than all there is") {
+  MemoryFiles files;
+  StoredMap stored(files);
+  const DiskKey disk = stored.map->internDisk({"vm", "a"});
+  const DeviceKey device = stored.map->internDevice("x");
+  stored.add(disk, {0, 64 * kGi}, {device, kMi});
+  REQUIRE_FALSE(stored.store->flush());
+  uint64_t bytes = files.bytesOf("map").size();
+  stored.remove(disk, {0, UINT64_MAX});
+  REQUIRE_FALSE(stored.store->flush());
+  CHECK(files.bytesOf("map").size() - bytes < 100);
+  CHECK(tell(*StoredMap(*files.crashed(files.calls.size(), 1)).map).empty());
+
+  // So many that the writer is called, or else has everything to write.
+  for (uint64_t i = 0; i <= Changes::kMost; ++i) stored.add(disk, {i * kMi, i * kMi + 4096}, {device, i * 4096});
+  REQUIRE_FALSE(stored.store->close());
+  CHECK(tell(*StoredMap(files).map).size() == Changes::kMost + 1);
+}
+
+TEST_CASE("changes are told once, and all at once where they are too many") {
+  int many = 0;
+  Changes changes([&] { ++many; });
+  for (int round = 0; round < 2; ++round) {
+    CHECK(changes.empty());
+    for (uint64_t i = 0; i < 1000; ++i) {
+      changes.mark(1, {i * 100, i * 100 + 100});
+      changes.mark(2, {i * kMi, i * kMi + 512 * kKi});
+      changes.mark(2, {kGi, 2 * kGi});
+    }
+    changes.mark(3, {UINT64_MAX - 1, UINT64_MAX});
+    CHECK(changes.parts().size() == 1 + 2000 + 1000 + 1);
+    CHECK(many == 0);
+    for (uint64_t i = 0; i < Changes::kMost; ++i) changes.mark(4, {i * kMi, i * kMi + 1});
+    CHECK(many == 1);
+    CHECK(changes.everything());
+    CHECK(changes.parts().size() == Changes::kMost);
+    changes.clear();
+    many = 0;
+  }
+}
+
+TEST_CASE("a journal that has become long makes room for a snapshot") {
+  MemoryFiles files;
+  StoredMap stored(files);
+  const DiskKey disk = stored.map->internDisk({"vm", "a"});
+  const DeviceKey device = stored.map->internDevice("x");
+  stored.add(disk, {64 * 100 * 4096, 64 * 101 * 4096}, {device, 0});
+  for (uint64_t round = 0; countOf(files, Call::kRename) < 3; ++round) {
+    REQUIRE(round < 200);
+    for (uint64_t i = 0; i < 64 * 100; ++i) {
+      stored.add(disk, {i * 4096, i * 4096 + 4096}, {device, (round + i * 7919) % 10'000 * 4096});
+    }
+    REQUIRE_FALSE(stored.store->flush());
+    CHECK(files.bytesOf("map").size() < 8 * kMi);
+  }
+  REQUIRE_FALSE(stored.store->close());
+  {
+    std::lock_guard lock(stored.map->mutex());
+    stored.map->staleAll();
+  }
+  CHECK(tell(*StoredMap(files).map) == tell(*stored.map));
+}
+
+TEST_CASE("it writes by itself, at every interval") {
+  MemoryFiles files;
+  StoredMap stored(files, "map", std::chrono::milliseconds(1));
+  const DiskKey disk = stored.map->internDisk({"vm", "a"});
+  stored.add(disk, {0, 4096}, {stored.map->internDevice("x"), 0});
+  // Nobody asks: only the end of the process does, after this.
+  while (true) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    std::lock_guard lock(stored.map->mutex());
+    if (stored.map->markIn(nullptr)->empty()) break;
+  }
+  stored.store.reset();
+  CHECK(tell(*StoredMap(files).map).size() == 1);
+}
+
+TEST_CASE("one at a time") {
+  MemoryFiles files;
+  StoredMap first(files);
+  REQUIRE_FALSE(first.failure);
+  StoredMap second(files);
+  CHECK(second.failure.code == std::string("ERR_STRATAMAP_BUSY"));
+  CHECK(second.failure.message.find("map") != std::string::npos);
+  REQUIRE_FALSE(first.store->flush());  // which puts another file there
+  CHECK(StoredMap(files).failure.error == EBUSY);
+  REQUIRE_FALSE(first.store->close());
+  REQUIRE_FALSE(first.store->close());
+  CHECK(first.store->flush().error == EBADF);
+  CHECK_FALSE(StoredMap(files).failure);
+}
+
+TEST_CASE("what is no whole map of this version is refused, and left as it is") {
+  MemoryFiles whole;
+  {
+    StoredMap stored(whole);
+    stored.add(stored.map->internDisk({"vm", "a"}), {0, 4096}, {stored.map->internDevice("x"), 0});
+  }
+  const std::string good = whole.bytesOf("map");
+  StoreHeader newer = makeHeader(1);
+  newer.version = 2;
+  newer.checksum = checksumOf(0, &newer, offsetof(StoreHeader, checksum));
+  std::vector<std::pair<std::string, std::string>> wrong = {
+      {"{ \"json\": true }", "does not begin"},
+      {"S", "ends within its header"},
+      {std::string(5000, 0), "does not begin"},
+      {std::string(reinterpret_cast<char*>(&newer), sizeof newer), "version 2"},
+      {good + good, ""},
+  };
+  for (size_t length = 1; length < good.size(); ++length) wrong.emplace_back(good.substr(0, length), "damaged");
+  for (size_t at = 8; at < good.size(); ++at) {
+    if (at >= 8 && at < 12) continue;  // the version
+    wrong.emplace_back(good, "damaged");
+    wrong.back().first[at] ^= 1;
+  }
+  for (const auto& [bytes, found] : wrong) {
+    CAPTURE(bytes.size());
+    MemoryFiles files;
+    files.put("map", bytes);
+    StoredMap stored(files);
+    if (bytes == good + good) {  // another's end is no journal of this
+      CHECK_FALSE(stored.failure);
+      continue;
+    }
+    REQUIRE(stored.failure);
+    CHECK(stored.failure.code == std::string("ERR_STRATAMAP_MAP"));
+    CHECK(stored.failure.message.find(found == "ends within its header" ? "header" : found) != std::string::npos);
+    CHECK(files.calls.empty());
+    CHECK(files.bytesOf("map") == bytes);
+  }
+}
+
+TEST_CASE("a failure is told and kept, loses nothing, and is made good when it is over") {
+  for (Call::Kind kind :
+       {Call::kCreate, Call::kWrite, Call::kSync, Call::kRename, Call::kSyncFolder, Call::kTruncate}) {
+    for (int error : {ENOSPC, EIO}) {
+      for (bool journal : {false, true}) {
+        CAPTURE(kind);
+        CAPTURE(journal);
+        MemoryFiles files;
+        StoredMap stored(files);
+        const DiskKey disk = stored.map->internDisk({"vm", "a"});
+        const DeviceKey device = stored.map->internDevice("x");
+        stored.add(disk, {0, kMi}, {device, 0});
+        if (journal) REQUIRE_FALSE(stored.store->flush());
+        int left = 3;
+        files.fault = [&](const Call& call) { return call.kind == kind && left-- > 0 ? -error : 0; };
+        const DeviceKey other = stored.map->internDevice("y");
+        stored.add(disk, {kMi, 2 * kMi}, {other, 0});
+        StoreFailure failure = stored.store->flush();
+        const bool fails = kind == Call::kWrite || kind == Call::kSync || (!journal && kind != Call::kTruncate);
+        CHECK(static_cast<bool>(failure) == fails);
+        CHECK(stored.store->notices().size() == (fails ? 1 : 0));
+        if (fails) {
+          CHECK(failure.error == error);
+          CHECK(failure.message.find(std::generic_category().message(error)) != std::string::npos);
+        }
+        // What was flushed before is there, whatever has failed.
+        if (journal) CHECK(tell(*StoredMap(*files.crashed(files.calls.size(), 4)).map).size() >= 1);
+        stored.add(disk, {2 * kMi, 3 * kMi}, {device, 2 * kMi});
+        while (stored.store->flush()) REQUIRE(left >= 0);
+        CHECK(stored.store->notices().size() == (fails ? 1 : 0));
+        REQUIRE_FALSE(stored.store->close());
+        CHECK(tell(*StoredMap(files).map).size() == 3);
+      }
+    }
+  }
+}
+
+TEST_CASE("a close that fails says so, and lets go all the same") {
+  MemoryFiles files;
+  StoredMap stored(files);
+  stored.add(stored.map->internDisk({"vm", "a"}), {0, 4096}, {stored.map->internDevice("x"), 0});
+  files.fault = [](const Call& call) { return call.kind == Call::kSync ? -EIO : 0; };
+  CHECK(stored.store->close().error == EIO);
+  files.fault = nullptr;
+  StoredMap again(files);
+  REQUIRE_FALSE(again.failure);
+  CHECK(tell(*again.map).empty());
+}
+
+TEST_CASE("on a real file system") {
+  const std::filesystem::path folder =
+      std::filesystem::temp_directory_path() / ("map-store-" + std::to_string(getpid()));
+  std::filesystem::create_directory(folder);
+  const std::string path = folder / "a.map";
+  StoreFiles& system = StoreFiles::system();
+  {
+    StoredMap stored(system, path);
+    REQUIRE_FALSE(stored.failure);
+    CHECK(StoredMap(system, path).failure.error == EBUSY);
+    REQUIRE_FALSE(stored.store->flush());
+    chmod(path.c_str(), 0640);
+    stored.add(stored.map->internDisk({"vm", "a"}), {0, 4096}, {stored.map->internDevice("x"), 0});
+    std::lock_guard lock(stored.map->mutex());
+    stored.map->markIn(nullptr)->markEverything();
+  }
+  std::ofstream(path + ".unfinished") << "what a crash has left";
+  std::filesystem::create_symlink("a.map", folder / "link");
+  {
+    StoredMap stored(system, folder / "link");
+    REQUIRE_FALSE(stored.failure);
+    CHECK(StoredMap(system, path).failure.error == EBUSY);
+    CHECK(tell(*stored.map).size() <= 1);
+    stored.add(stored.map->internDisk({"vm", "b"}), {0, 4096}, {stored.map->internDevice("x"), 4096});
+  }
+  CHECK(std::filesystem::is_symlink(folder / "link"));
+  CHECK_FALSE(std::filesystem::exists(path + ".unfinished"));
+  struct stat st;
+  REQUIRE(stat(path.c_str(), &st) == 0);
+  CHECK((st.st_mode & 07777) == 0640);
+  CHECK(StoredMap(system, folder).failure.code == std::string("ERR_STRATAMAP_MAP"));
+  CHECK(StoredMap(system, "/dev/null").failure.code == std::string("ERR_STRATAMAP_MAP"));
+  CHECK(StoredMap(system, folder / "none" / "map").failure.error == ENOENT);
+  std::filesystem::remove_all(folder);
+}
