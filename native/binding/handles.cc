@@ -89,6 +89,18 @@ Failure HostBox::closeUnderLock() {
   return failure;
 }
 
+MapBox::MapBox(Environment& owner, std::shared_ptr<AddressMap> opened, std::shared_ptr<MapStore> kept)
+    : map(std::move(opened)), store(std::move(kept)), environment(&owner) {
+  if (store) owner.maps.insert(this);
+}
+
+MapBox::~MapBox() {
+  if (!store || !environment) return;
+  environment->maps.erase(this);
+  // Garbage: what it knows is written off the JavaScript thread.
+  startDetached(environment->env, [store = store] { store->close(); });
+}
+
 PolicyBox::~PolicyBox() {
   if (!wasIn) return;
   std::lock_guard lock(host->chains);
@@ -119,6 +131,11 @@ void Environment::shutDown() {
     host->orphan();
   }
   hosts.clear();
+  for (MapBox* map : maps) {
+    map->store->close();
+    map->environment = nullptr;
+  }
+  maps.clear();
 }
 
 }  // namespace sm::binding

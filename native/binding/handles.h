@@ -16,6 +16,8 @@
 #include "binding/node_api.h"
 #include "host/host.h"
 #include "intercept/probe.h"
+#include "map/address_map.h"
+#include "map/store/map_store.h"
 #include "policies/policy.h"
 
 namespace sm::binding {
@@ -104,6 +106,16 @@ struct PolicyBox {
 
 // The probe behind a handle, null once it is detached, and its host.
 std::shared_ptr<Probe> probeOf(napi_env env, napi_value value, const HostBox** host);
+
+// A map, and where it is kept, if it is.
+struct MapBox {
+  MapBox(Environment& environment, std::shared_ptr<AddressMap> map, std::shared_ptr<MapStore> store);
+  ~MapBox();
+
+  const std::shared_ptr<AddressMap> map;
+  const std::shared_ptr<MapStore> store;  // or null
+  Environment* environment;               // null: it has ended, and the store is closed
+};
 
 struct DeviceBox {
   std::shared_ptr<HostBox> host;

@@ -255,6 +255,49 @@ TEST_CASE("what is no whole map of this version is refused, and left as it is") 
   }
 }
 
+TEST_CASE("what stood behind a torn record does not come back") {
+  MemoryFiles files;
+  size_t torn = 0;
+  {
+    StoredMap stored(files);
+    const DiskKey disk = stored.map->internDisk({"vm", "a"});
+    const DeviceKey device = stored.map->internDevice("x");
+    stored.add(disk, {0, 4096}, {device, 0});
+    REQUIRE_FALSE(stored.store->flush());
+    torn = files.bytesOf("map").size();
+    for (uint64_t i = 1; i <= 3; ++i) stored.add(disk, {i * kMi, i * kMi + 4096}, {device, i * 4096});
+  }
+  files.bytesOf("map")[torn + 20] ^= 1;
+  {
+    StoredMap stored(files);
+    CHECK(tell(*stored.map).size() == 1);
+    stored.add(stored.map->findDisk({"vm", "a"}), {kMi, kMi + 4096}, {stored.map->findDevice("x"), 4608});
+  }
+  CHECK(tell(*StoredMap(files).map).size() == 2);
+}
+
+TEST_CASE("what was known before a snapshot is not taken for known after it") {
+  MemoryFiles files;
+  StoredMap stored(files);
+  const DiskKey disk = stored.map->internDisk({"vm", "a"});
+  const DeviceKey device = stored.map->internDevice("x");
+  for (uint64_t place : {0, 4096, 8192, 4096}) {
+    stored.remove(disk, {0, 4096});
+    stored.add(disk, {0, 4096}, {device, place});
+    if (place == 8192) {
+      std::lock_guard lock(stored.map->mutex());
+      Changes* changes = stored.map->markIn(nullptr);
+      changes->markEverything();
+      stored.map->markIn(changes);
+    }
+    REQUIRE_FALSE(stored.store->flush());
+  }
+  REQUIRE_FALSE(stored.store->close());
+  CHECK(countOf(files, Call::kRename) == 2);
+  const std::vector<VirtualExtent> found = StoredMap(files).map->locate(0, 0, 4096);
+  CHECK(found[0].places[0].offset == 4096);
+}
+
 TEST_CASE("a failure is told and kept, loses nothing, and is made good when it is over") {
   for (Call::Kind kind :
        {Call::kCreate, Call::kWrite, Call::kSync, Call::kRename, Call::kSyncFolder, Call::kTruncate}) {
@@ -271,7 +314,7 @@ TEST_CASE("a failure is told and kept, loses nothing, and is made good when it i
         int left = 3;
         files.fault = [&](const Call& call) { return call.kind == kind && left-- > 0 ? -error : 0; };
         const DeviceKey other = stored.map->internDevice("y");
-        stored.add(disk, {kMi, 2 * kMi}, {other, 0});
+        stored.add(stored.map->internDisk({"vm", "b"}), {kMi, 2 * kMi}, {other, 0});
         StoreFailure failure = stored.store->flush();
         const bool fails = kind == Call::kWrite || kind == Call::kSync || (!journal && kind != Call::kTruncate);
         CHECK(static_cast<bool>(failure) == fails);
