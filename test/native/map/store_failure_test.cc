@@ -41,7 +41,8 @@ TEST_CASE("what is no whole map of this version is refused, and left as it is") 
     wrong.emplace_back(good, "damaged");
     wrong.back().first[at] ^= 1;
   }
-  for (const auto& [bytes, found] : wrong) {
+  for (const auto& each : wrong) {
+    const std::string &bytes = each.first, &found = each.second;
     CAPTURE(bytes.size());
     MemoryFiles files;
     files.put("map", bytes);
