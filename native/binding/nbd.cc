@@ -28,7 +28,7 @@ Failure NbdBox::add(VirtualDisk& disk) {
 }
 
 void NbdBox::remove(VirtualDisk& disk, uint64_t timeout) {
-  server->removeExport(nbd::DiskExport(disk, {}).name(), timeout);  // where it is served
+  server->removeExport(nbd::DiskExport::nameOf(disk), timeout);  // where it is served
 }
 
 namespace {

@@ -32,9 +32,8 @@ void Correlator::taint(Taints* taints, Range part) {
 }
 
 [[gnu::always_inline]] inline void Correlator::untrack(Context* context) {
-  map_.activeOf(context->disk).remove(context->virtPosition, [&](uint32_t slot, uint32_t position) {
-    contexts_[slot].virtPosition = position;
-  });
+  disks_[context->disk].active->remove(
+      context->virtPosition, [&](uint32_t slot, uint32_t position) { contexts_[slot].virtPosition = position; });
 }
 
 [[gnu::always_inline]] inline void Correlator::enlist(uint32_t slot) {

@@ -26,7 +26,7 @@ void Correlator::demote(Evidence* evidence) {
   if (evidence->demoted || evidence->adrift) return;
   evidence->demoted = true;
   map_.stalePhysical(evidence->device, evidence->phys);
-  if (evidence->done) map_.activeOn(evidence->device).decided(evidence->position);
+  if (evidence->done) devices_[evidence->device].active->decided(evidence->position);
 }
 
 namespace {
@@ -95,7 +95,7 @@ uint64_t Correlator::issued(const sm_request* below, DeviceKey device) {
   DeviceState& state = devices_[device];
   if (!state.watched) return kUnseen;
   if (below->op == SM_OP_FLUSH) {
-    map_.ledgerOf(device).fates[static_cast<int>(Fate::kControl)].add(0);
+    devices_[device].ledger->fates[static_cast<int>(Fate::kControl)].add(0);
     return kUnseen;
   }
   if (!wellFormed(below)) return issuedMalformed(below, device);
@@ -138,7 +138,7 @@ uint64_t Correlator::issued(const sm_request* below, DeviceKey device) {
 
 // Nothing of it is looked at: a driver refuses it, or does nothing.
 uint64_t Correlator::issuedMalformed(const sm_request* below, DeviceKey device) {
-  map_.ledgerOf(device).fates[static_cast<int>(Fate::kUnattributed)].add(below->length);
+  devices_[device].ledger->fates[static_cast<int>(Fate::kUnattributed)].add(below->length);
   if (sm_op_modifies(below->op)) {
     const uint64_t end = below->length > UINT64_MAX - below->offset ? UINT64_MAX : below->offset + below->length;
     map_.stalePhysical(device, {below->offset, end});
@@ -155,7 +155,7 @@ uint64_t Correlator::issuedBlind(const sm_request* below, DeviceKey device) {
   const Fate fate = owner == Association::kAmbiguous ? Fate::kAmbiguous
                     : attributed                     ? Fate::kAttributed
                                                      : Fate::kUnattributed;
-  map_.ledgerOf(device).fates[static_cast<int>(fate)].add(below->length);
+  devices_[device].ledger->fates[static_cast<int>(fate)].add(below->length);
   if (attributed) {
     contexts_[owner].lostEvidence = true;
     ++counters_.evidenceLost;

@@ -123,7 +123,7 @@ void Correlator::leaveDisk(DiskKey disk) {
   if (!seeded(Bug::kDetachKeeps)) map_.staleDisk(disk);
   disks_[disk].settled = false;
   disks_[disk].since = Watched::kNever;
-  map_.activeOf(disk).overlapping(
+  disks_[disk].active->overlapping(
       {0, UINT64_MAX}, [&](ActiveRanges::Ref ref, Range) { contexts_[ref & ActiveRanges::kSlot].learns = false; });
 }
 
@@ -133,7 +133,7 @@ void Correlator::leaveDevice(DeviceKey device) {
   if (!seeded(Bug::kDetachKeeps)) map_.staleDevice(device);
   devices_[device].settled = false;
   devices_[device].since = Watched::kNever;
-  map_.activeOn(device).overlapping(
+  devices_[device].active->overlapping(
       {0, UINT64_MAX}, [&](ActiveRanges::Ref ref, Range) { evidence_[ref & ActiveRanges::kSlot].unfit = true; });
 }
 
@@ -145,7 +145,7 @@ void Correlator::unwatchDisk(DiskKey disk) {
     contexts_[i].adrift = true;
     contexts_[i].virt = {};
   }
-  map_.activeOf(disk).clear();
+  disks_[disk].active->clear();
   disks_[disk].watched = false;
   map_.unwatchDisk(disk);
   expirePending();
@@ -153,9 +153,9 @@ void Correlator::unwatchDisk(DiskKey disk) {
 
 void Correlator::unwatchDevice(DeviceKey device) {
   std::lock_guard lock(map_.mutex());
-  map_.activeOn(device).overlapping(
+  devices_[device].active->overlapping(
       {0, UINT64_MAX}, [&](ActiveRanges::Ref ref, Range) { evidence_[ref & ActiveRanges::kSlot].adrift = true; });
-  map_.activeOn(device).clear();
+  devices_[device].active->clear();
   devices_[device].watched = false;
   map_.unwatchDevice(device);
 }

@@ -133,9 +133,8 @@ void Correlator::applyRead(const Context& context) {
   for (const Found& found : found_) {
     // A modification of the place that is over, but not decided, must not take this with it.
     Range phys{found.place.offset, found.place.offset + found.virt.length()};
-    map_.activeOn(found.place.device).doubtful(phys, [&](ActiveRanges::Ref ref, Range) {
-      demote(&evidence_[ref & ActiveRanges::kSlot]);
-    });
+    devices_[found.place.device].active->doubtful(
+        phys, [&](ActiveRanges::Ref ref, Range) { demote(&evidence_[ref & ActiveRanges::kSlot]); });
     if (!map_.holds(context.disk, found.virt, found.place)) addFound(context, found);
   }
 }

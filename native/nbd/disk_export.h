@@ -19,10 +19,13 @@ struct DiskExportOptions {
 class DiskExport final : public Export {
  public:
   DiskExport(VirtualDisk& disk, const DiskExportOptions& options)
-      : Export(options.name.empty() ? std::string(disk.contract()->vm) + "/" + disk.contract()->name : options.name,
-               options.description),
+      : Export(options.name.empty() ? nameOf(disk) : options.name, options.description),
         disk_(disk),
         options_(options) {}
+
+  static std::string nameOf(VirtualDisk& disk) {
+    return std::string(disk.contract()->vm) + "/" + disk.contract()->name;
+  }
 
   IoThread& home() override { return disk_.home(); }
   ExportFacts facts() const override {

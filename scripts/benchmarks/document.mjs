@@ -2,17 +2,16 @@
 // Usage: document.mjs FOLDER FILE
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { short, wordsOf } from './harness.mjs';
 
 const [folder, file] = process.argv.slice(2);
 const NAMES = ['native', 'map', 'device', 'js'];
-const short = (value) => (Math.abs(value) >= 1000 ? Math.round(value).toLocaleString('en-US') : value.toPrecision(3));
 
 function goalOf(goal, median) {
   if (goal === undefined) return '';
   if (typeof goal === 'number') return `≤ ${goal}: ${median <= goal ? 'met' : '**missed**'}`;
-  const what = 'ratio' in goal ? `×${goal.is}` : short(goal.is);
   const of = goal.quantile === undefined ? '' : ', lower quartile';
-  return `${(goal.ratio ?? goal.value) === 'least' ? '≥' : '≤'} ${what}${of}: ${goal.met ? 'met' : '**missed**'}`;
+  return `${wordsOf(goal)}${of}: ${goal.met ? 'met' : '**missed**'}`;
 }
 
 let out = `# Performance

@@ -37,7 +37,12 @@ function judge(goal, row, base) {
   return { found, met: goal[kind] === 'least' ? found >= goal.is : found <= goal.is };
 }
 
-const short = (value) => (Math.abs(value) >= 1000 ? Math.round(value).toLocaleString('en-US') : value.toPrecision(3));
+export const short = (value) =>
+  Math.abs(value) >= 1000 ? Math.round(value).toLocaleString('en-US') : value.toPrecision(3);
+
+/** '≥ ×0.98', '≤ 20.0' */
+export const wordsOf = (goal) =>
+  `${(goal.ratio ?? goal.value) === 'least' ? '≥' : '≤'} ${'ratio' in goal ? `×${goal.is}` : short(goal.is)}`;
 
 export class Report {
   #name;
@@ -85,9 +90,7 @@ export class Report {
       if (row !== table.rows[0]) line += `  ×${row.ratio.toFixed(3)}`;
       if (row.goal) {
         Object.assign(row.goal, judge(row.goal, row, table.rows[0]));
-        const what = 'ratio' in row.goal ? `×${row.goal.is}` : short(row.goal.is);
-        const sign = (row.goal.ratio ?? row.goal.value) === 'least' ? '≥' : '≤';
-        line += `  goal ${sign} ${what}: ${row.goal.met ? 'met' : 'missed'} (${row.goal.found.toPrecision(4)})`;
+        line += `  goal ${wordsOf(row.goal)}: ${row.goal.met ? 'met' : 'missed'} (${row.goal.found.toPrecision(4)})`;
       }
       console.log(line);
     }

@@ -127,6 +127,12 @@ const DiskRecord* Directory::find(const char* vm, const char* name) const {
   return nullptr;
 }
 
+const DiskRecord* Directory::find(const char* vm, const char* name, sm_error* error) const {
+  const DiskRecord* record = find(vm, name);
+  if (!record) report(error, -ENOENT, "the volume has no disk '%s' of '%s'", name, vm);
+  return record;
+}
+
 const DiskRecord* Directory::find(uint32_t id) const {
   for (const DiskRecord& disk : disks_)
     if (disk.id == id) return &disk;

@@ -38,7 +38,8 @@ class Directory {
                Durability& durability, sm_error* error);
 
   const std::vector<DiskRecord>& disks() const { return disks_; }
-  const DiskRecord* find(const char* vm, const char* name) const;  // null: none
+  const DiskRecord* find(const char* vm, const char* name) const;                   // null: none
+  const DiskRecord* find(const char* vm, const char* name, sm_error* error) const;  // null: told as -ENOENT
   const DiskRecord* find(uint32_t id) const;
   // Every disk ever added has a lower id, as far as the list knows.
   uint32_t nextId() const { return nextId_; }

@@ -292,8 +292,8 @@ int32_t diskList(void* handle, void (*each)(void* context, const sm_disk_info* i
 
 int32_t diskOpen(void* handle, const char* vm, const char* name, void** disk, uint64_t* bytes, sm_error* error) {
   Volume& volume = volumeOf(handle);
-  const DiskRecord* record = volume.directory.find(vm, name);
-  if (!record) return report(error, -ENOENT, "the volume has no disk '%s' of '%s'", name, vm);
+  const DiskRecord* record = volume.directory.find(vm, name, error);
+  if (!record) return -ENOENT;
   *disk = static_cast<LogTarget*>(volume.find(record->id));
   *bytes = record->bytes;
   return 0;
@@ -304,8 +304,8 @@ void diskClose(void*, void*) {}
 int32_t diskDelete(void* handle, const char* vm, const char* name, sm_error* error) {
   return guarded(error, [&]() -> int32_t {
     Volume& volume = volumeOf(handle);
-    const DiskRecord* record = volume.directory.find(vm, name);
-    if (!record) return report(error, -ENOENT, "the volume has no disk '%s' of '%s'", name, vm);
+    const DiskRecord* record = volume.directory.find(vm, name, error);
+    if (!record) return -ENOENT;
     LogDisk* disk = volume.find(record->id);
     if (int32_t status = volume.directory.remove(disk->id, error)) return status;
     clearBlocks(volume, *disk, 0);

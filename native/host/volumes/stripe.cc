@@ -200,8 +200,8 @@ int32_t diskList(void* handle, void (*each)(void* context, const sm_disk_info* i
 int32_t diskOpen(void* handle, const char* vm, const char* name, void** disk, uint64_t* bytes, sm_error* error) {
   return guarded(error, [&]() -> int32_t {
     Volume& volume = volumeOf(handle);
-    const DiskRecord* record = volume.directory.find(vm, name);
-    if (!record) return report(error, -ENOENT, "the volume has no disk '%s' of '%s'", name, vm);
+    const DiskRecord* record = volume.directory.find(vm, name, error);
+    if (!record) return -ENOENT;
     volume.open.push_back(std::make_unique<StripeDisk>(StripeDisk{record->id, record->words[0]}));
     *disk = volume.open.back().get();
     *bytes = record->bytes;
@@ -216,8 +216,8 @@ void diskClose(void* handle, void* disk) {
 int32_t diskDelete(void* handle, const char* vm, const char* name, sm_error* error) {
   return guarded(error, [&]() -> int32_t {
     Volume& volume = volumeOf(handle);
-    const DiskRecord* record = volume.directory.find(vm, name);
-    if (!record) return report(error, -ENOENT, "the volume has no disk '%s' of '%s'", name, vm);
+    const DiskRecord* record = volume.directory.find(vm, name, error);
+    if (!record) return -ENOENT;
     return volume.directory.remove(record->id, error);
   });
 }
