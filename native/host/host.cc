@@ -81,7 +81,14 @@ struct Host::State {
     return {};
   }
 
-  IoThread& nextHome() { return *threads[nextThread++ % threads.size()]; }
+  // The I/O thread that is home to the fewest open volumes.
+  IoThread& nextHome() const {
+    std::vector<size_t> homes(threads.size());
+    for (const auto& volume : volumes) {
+      if (!volume->state->closed) ++homes[volume->state->services.home().index()];
+    }
+    return *threads[static_cast<size_t>(std::min_element(homes.begin(), homes.end()) - homes.begin())];
+  }
 
   VolumeServices::Log logOf(const std::string& volume) {
     return [this, volume](int, const std::string& message) {
@@ -127,7 +134,6 @@ struct Host::State {
 
   std::mutex mutex;
   bool closed = false;
-  size_t nextThread = 0;
   std::vector<std::unique_ptr<Device>> devices;
   std::vector<std::unique_ptr<Volume>> volumes;  // also those that are closed: a call to one of them then says so
 

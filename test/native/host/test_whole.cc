@@ -109,8 +109,8 @@ TEST_CASE("three disks of two volumes under load at once, on two threads, filter
   sm_device* d1 = test::openDevice(*host, "d1", folder.file("b", 24 << 20));
   sm_device* d2 = test::openDevice(*host, "d2", folder.file("c", 24 << 20), "posix");
   REQUIRE_OK(host->formatVolume("stripe", {d0, d1}, {}, false));
-  REQUIRE_OK(host->formatVolume("extent", {d2}, {}, false));
   REQUIRE_OK(host->openVolume("v0", "stripe", {d0, d1}, {}, &v0));
+  REQUIRE_OK(host->formatVolume("extent", {d2}, {}, false));
   REQUIRE_OK(host->openVolume("v1", "extent", {d2}, {}, &v1));
   VirtualDisk* disks[3] = {};
   REQUIRE_OK(v0->createDisk("vm-1", "vda", 2 << 20, &disks[0]));
