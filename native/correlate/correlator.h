@@ -29,6 +29,7 @@
 
 #include "correlate/association.h"
 #include "correlate/evidence.h"
+#include "correlate/fetch_ahead.h"
 #include "correlate/live_buffers.h"
 #include "map/address_map.h"
 #include "map/event_ring.h"
@@ -188,6 +189,7 @@ class Correlator {
   Slots<Evidence> evidence_;
   LiveBuffers buffers_;
   const std::unique_ptr<Association> association_;
+  FetchAhead ahead_;
   ContentIndex* const content_;                                 // null but where the payload is the carrier
   const bool mayPend_;                                          // evidence may have to wait for its owner
   uint64_t clock_ = 0;                                          // of stamps

@@ -38,6 +38,11 @@ bool Correlator::findOwners(const sm_request* below, uint32_t slot) {
       locateByContent(bytesOf(below), below->length, context, &evidence);
       evidence.located = evidence.pieceCount > 0;
     }
+    if (evidence.pieceCount > 0) {
+      const bool changes = evidence.op != SM_OP_READ;
+      ahead_.expect(map_, context.disk, context.virt.begin + evidence.pieces[0].at,
+                    {changes ? evidence.device : kNoKey, evidence.phys.begin + evidence.pieces[0].from});
+    }
     return true;
   }
   if (below->op != SM_OP_WRITE) return false;

@@ -78,6 +78,24 @@ void AddressMap::prefetch(std::span<const Mapping> batch) const {
   });
 }
 
+void AddressMap::fetchPaths(DiskKey disk, uint64_t offset, Place place) const {
+  disks_[disk]->layers[0].prefetchPath(offset);
+  if (place.device != kNoKey) devices_[place.device]->layers[0].prefetchPath(place.offset);
+}
+
+void AddressMap::fetchRegions(DiskKey disk, uint64_t offset, Place place) const {
+  disks_[disk]->layers[0].prefetch(offset);
+  if (place.device != kNoKey) devices_[place.device]->layers[0].prefetch(place.offset);
+}
+
+void AddressMap::fetchRuns(DiskKey disk, uint64_t offset, Place place) const {
+  const auto fetchAll = [](const auto& layer, uint64_t at) {
+    if (const auto* region = layer.prefetch(at)) region->prefetchAll();
+  };
+  fetchAll(disks_[disk]->layers[0], offset);
+  if (place.device != kNoKey) fetchAll(devices_[place.device]->layers[0], place.offset);
+}
+
 void AddressMap::replace(std::span<const Mapping> batch) {
   inParts(batch, [&](std::span<const Mapping> some) {
     // Those that continue each other, as they do in sequential writes, are one.

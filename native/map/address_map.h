@@ -108,6 +108,12 @@ class AddressMap {
   // of a batch are waited for together. Fetches what changes of these, and questions about them, are going to touch.
   // The place may be without a device.
   void prefetch(std::span<const Mapping> batch) const;
+  // The same for one mapping, in three steps with some time between them, so that none waits: where it begins, on
+  // `disk` and, unless its device is kNoKey, in `place`. Worth it where isLarge: what is small is in a core's caches.
+  void fetchPaths(DiskKey disk, uint64_t offset, Place place) const;
+  void fetchRegions(DiskKey disk, uint64_t offset, Place place) const;
+  void fetchRuns(DiskKey disk, uint64_t offset, Place place) const;
+  bool isLarge() const { return pool_->used() > kCached; }
   // Each in turn: what its range is mapped to, it and nothing else (rule 5: writes replace).
   void replace(std::span<const Mapping> batch);
   // Completes each mapping of which the range, or the place and the length, are given: place or range, state and flags
@@ -128,6 +134,8 @@ class AddressMap {
   Ledger& ledgerOfAll() { return ledger_; }
 
  private:
+  static constexpr size_t kCached = 1 << 20;  // bytes
+
   template <class Value>
   struct Layers : std::array<ExtentMap<Value>, kLayers> {
     explicit Layers(const std::shared_ptr<Pool>& pool)

@@ -53,6 +53,16 @@ class ExtentMap {
     return region;
   }
 
+  // Has that memory fetched which leads to the region of `offset`, without waiting for it.
+  void prefetchPath(uint64_t offset) const {
+    Slot slot = root_;
+    for (int bits = rootBits_; bits > kNodeBits && slot.isInner(); bits -= kFanBits) {
+      const Slot* next = &slot.slots()[indexOf(offset, bits)];
+      if (bits - kFanBits == kNodeBits) return fetchLine(next);
+      slot = *next;
+    }
+  }
+
   // f(Range, const Value&) for each entry that meets `range`, clipped to it, in order. f must not change the map.
   template <class F>
   void each(Range range, F&& f) const {

@@ -56,7 +56,7 @@ struct World {
 
 }  // namespace
 
-TEST_CASE("in blocks an address map answers as it does in bytes") {
+TEST_CASE("in blocks an address map answers as it does in bytes, whatever is fetched ahead") {
   for (uint64_t seed = 1; seed <= 60; ++seed) {
     CAPTURE(seed);
     std::mt19937_64 random(seed);
@@ -68,8 +68,15 @@ TEST_CASE("in blocks an address map answers as it does in bytes") {
       const uint64_t length = 1 + random() % 5, v = random() % (kUnits - length), p = random() % (kUnits - length);
       const uint64_t kind = random() % 8;
       const bool shared = random() % 8 == 0;
+      const uint64_t ahead = random() % 4 ? random() % (2 * kUnits) : random();
       for (World* world : {&bytes, &blocks, &sectors}) {
         AddressMap& map = world->map;
+        if (world != &bytes) {
+          const Place place{step % 3 ? device : kNoKey, world->at(ahead)};
+          map.fetchPaths(disk, world->at(ahead), place);
+          map.fetchRegions(disk, world->at(ahead), place);
+          map.fetchRuns(disk, world->at(ahead), place);
+        }
         const Range virt = world->range(v, length), phys = world->range(p, length);
         std::lock_guard lock(map.mutex());
         switch (kind) {
