@@ -10,7 +10,7 @@ export type {
   RealDeviceOptions,
   RecordingDeviceOptions,
 } from './device.js';
-export type { Disk, IoOptions, WriteOptions } from './disk.js';
+export type { Disk, DiskOperation, IoOptions, WriteOptions } from './disk.js';
 export { AbortError, type ErrorDetails, type StratamapCode, StratamapError } from './errors.js';
 export { type Host, type HostOptions, openHost } from './host.js';
 export type {

@@ -160,6 +160,8 @@ export interface Native {
     token: number,
   ): Promise<T>;
   abortIo(token: number): void;
+  /** Words: op and, from bit 8 on, flags; offset; length. Of the errors; undefined where nothing failed. */
+  diskBatch(disk: DiskHandle, words: Float64Array, views: (Uint8Array | undefined)[]): Promise<Error[] | undefined>;
 
   startWorkload(
     disk: DiskHandle,

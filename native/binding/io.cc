@@ -37,10 +37,19 @@ bool carriesData(uint8_t op) { return op == SM_OP_READ || op == SM_OP_WRITE; }
 
 }  // namespace
 
+struct IoFront::Batch {
+  napi_deferred deferred;
+  napi_ref views;
+  napi_ref errors = nullptr;  // an array; null as long as nothing failed
+  uint32_t count, left;       // operations
+};
+
 struct IoFront::Operation {
   std::shared_ptr<DiskBox> disk;
+  Batch* batch;    // null: it is a promise of its own
+  uint32_t index;  // in the batch
   napi_deferred deferred;
-  napi_ref views;  // null: no data, or all of it copied already
+  napi_ref views;  // null: no data, or the batch's
   bool several;    // views is an array
   bool waiting;    // in waiting_
   bool aborted;
@@ -54,6 +63,7 @@ struct IoFront::Operation {
   uint64_t failedAt;  // offset of the first piece that failed
   Operation *before, *after;
 
+  bool failed() const { return aborted || bufferGone || status < 0; }
   bool more() const { return next < length && !aborted && !bufferGone && status == 0; }
 };
 
@@ -110,10 +120,37 @@ napi_value IoFront::start(napi_env env, const Request& request) {
     napi_is_array(env, request.views, &operation->several);
     NAPI_THROW_IF_FAILED(env, napi_create_reference(env, request.views, 1, &operation->views), nullptr);
   }
+  if (operation->token) tokens_.emplace(operation->token, operation);
+  admit(operation);
+  pump();
+  return promise;
+}
+
+void IoFront::admit(Operation* operation) {
   operation->disk->begin();
   environment_.mailbox.hold();
-  if (operation->token) tokens_.emplace(operation->token, operation);
   waiting_.add(operation);
+}
+
+napi_value IoFront::startBatch(napi_env env, const std::shared_ptr<DiskBox>& disk, const double* words, uint32_t count,
+                               napi_value views) {
+  napi_value promise;
+  auto batch = std::make_unique<Batch>(Batch{.count = count, .left = count});
+  NAPI_THROW_IF_FAILED(env, napi_create_promise(env, &batch->deferred, &promise), nullptr);
+  NAPI_THROW_IF_FAILED(env, napi_create_reference(env, views, 1, &batch->views), nullptr);
+  for (uint32_t i = 0; i < count; ++i, words += 3) {
+    const auto what = static_cast<uint32_t>(words[0]);
+    Operation* operation = take();
+    *operation = {.disk = disk,
+                  .batch = batch.get(),
+                  .index = i,
+                  .op = static_cast<uint8_t>(what & 0xff),
+                  .flags = what >> 8,
+                  .offset = static_cast<uint64_t>(words[1]),
+                  .length = static_cast<uint64_t>(words[2])};
+    admit(operation);
+  }
+  batch.release();  // the last of its operations ends it
   pump();
   return promise;
 }
@@ -198,7 +235,9 @@ bool IoFront::copyData(Operation* operation, bool toViews, uint64_t from, std::b
   const napi_env env = environment_.env;
   napi_value views;
   uint32_t count = 1;
-  if (napi_get_reference_value(env, operation->views, &views) != napi_ok) return false;
+  const napi_ref holder = operation->batch ? operation->batch->views : operation->views;
+  if (napi_get_reference_value(env, holder, &views) != napi_ok) return false;
+  if (operation->batch && napi_get_element(env, views, operation->index, &views) != napi_ok) return false;
   if (operation->several && napi_get_array_length(env, views, &count) != napi_ok) return false;
   uint64_t sum = 0;
   for (uint32_t i = 0; i < count; ++i) {
@@ -235,7 +274,9 @@ void IoFront::abort(uint32_t token) {
 void IoFront::settle(Operation* operation) {
   const Napi::Env env = environment_.env;
   try {
-    if (operation->aborted || operation->bufferGone || operation->status < 0) {
+    if (operation->batch) {
+      settleBatch(operation);
+    } else if (operation->failed()) {
       napi_reject_deferred(env, operation->deferred, failureOf(operation));
     } else {
       napi_value value = env.Undefined();
@@ -250,6 +291,25 @@ void IoFront::settle(Operation* operation) {
   freeOperations_.push_back(operation);
   environment_.mailbox.letGo();
   disk->end();
+}
+
+void IoFront::settleBatch(Operation* operation) {
+  const Napi::Env env = environment_.env;
+  Batch* batch = operation->batch;
+  --batch->left;
+  if (!operation->failed() && batch->left > 0) return;
+  napi_value errors = env.Undefined();
+  if (batch->errors) {
+    napi_get_reference_value(env, batch->errors, &errors);
+  } else if (operation->failed() && napi_create_array_with_length(env, batch->count, &errors) == napi_ok) {
+    napi_create_reference(env, errors, 1, &batch->errors);
+  }
+  if (operation->failed()) napi_set_element(env, errors, operation->index, failureOf(operation));
+  if (batch->left > 0) return;
+  napi_resolve_deferred(env, batch->deferred, errors);
+  napi_delete_reference(env, batch->views);
+  if (batch->errors) napi_delete_reference(env, batch->errors);
+  delete batch;
 }
 
 napi_value IoFront::failureOf(Operation* operation) {
@@ -316,6 +376,30 @@ napi_value diskIo(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
+// diskBatch(disk, words, views): promise, as startBatch says.
+napi_value diskBatch(napi_env env, napi_callback_info info) {
+  try {
+    napi_value arguments[3];
+    size_t count = 3, length = 0;
+    napi_typedarray_type type;
+    void* words = nullptr;
+    if (napi_get_cb_info(env, info, &count, arguments, nullptr, nullptr) != napi_ok || count != 3 ||
+        napi_get_typedarray_info(env, arguments[1], &type, &length, &words, nullptr, nullptr) != napi_ok ||
+        type != napi_float64_array || length == 0 || length % 3 != 0) {
+      throw Napi::TypeError::New(env, "diskBatch: wrong arguments");
+    }
+    const std::shared_ptr<DiskBox>& disk = unwrap<DiskBox>(env, arguments[0]);
+    if (!disk->usable()) return rejected(env, closedFailure("disk", "disk " + disk->vm + "/" + disk->name));
+    return Environment::of(env).io.startBatch(env, disk, static_cast<const double*>(words),
+                                              static_cast<uint32_t>(length / 3), arguments[2]);
+  } catch (const Napi::Error& error) {
+    error.ThrowAsJavaScriptException();
+  } catch (const std::exception& error) {
+    napi_throw_error(env, "ENOMEM", error.what());
+  }
+  return nullptr;
+}
+
 void abortIo(const Napi::CallbackInfo& info) {
   Environment::of(info.Env()).io.abort(info[0].As<Napi::Number>().Uint32Value());
 }
@@ -327,6 +411,9 @@ void addIo(Napi::Object exports) {
   const napi_env env = exports.Env();
   NAPI_THROW_IF_FAILED_VOID(env, napi_create_function(env, "diskIo", NAPI_AUTO_LENGTH, diskIo, nullptr, &function));
   exports.Set("diskIo", function);
+  NAPI_THROW_IF_FAILED_VOID(env,
+                            napi_create_function(env, "diskBatch", NAPI_AUTO_LENGTH, diskBatch, nullptr, &function));
+  exports.Set("diskBatch", function);
   addFunction<abortIo>(exports, "abortIo");
 }
 

@@ -4,6 +4,7 @@
 // of our own memory: data to write is copied in when the piece is submitted, data read is copied out when the piece has
 // completed, so that what JavaScript does to its buffers in between, or whether it still has them, touches no I/O.
 // Without a free slot or block an operation waits, first come first served; it never fails for want of them.
+// The operations of a batch share one promise, and one array of views.
 //
 // Thread contract: the JavaScript thread, but for a slot's `done`, which posts it to the mailbox. Invariants: a slot's
 // block is free only when its I/O has ended; a promise settles only when no piece of its operation is in flight; while
@@ -39,10 +40,16 @@ class IoFront {
   };
   // The promise. The caller has checked the range.
   napi_value start(napi_env env, const Request& request);
+  // One promise for all of them: of undefined, or an array in which those that failed have their error. `words`: three
+  // for each operation: op and, in the bits from 8 on, flags; offset; length. `views`: an array, with a Uint8Array for
+  // each operation that carries data.
+  napi_value startBatch(napi_env env, const std::shared_ptr<DiskBox>& disk, const double* words, uint32_t count,
+                        napi_value views);
   // Not yet begun: gives up at once. Begun: starts no more pieces, and rejects when those in flight have ended.
   void abort(uint32_t token);
 
  private:
+  struct Batch;
   struct Operation;
   struct Slot;
   struct Fifo {
@@ -52,10 +59,12 @@ class IoFront {
   };
 
   Operation* take();
+  void admit(Operation* operation);
   void pump();
   bool submitPiece(Operation* operation);
   void completed(Slot* slot);
   void settle(Operation* operation);
+  void settleBatch(Operation* operation);
   bool copyData(Operation* operation, bool toViews, uint64_t from, std::byte* data, uint64_t length);
   napi_value failureOf(Operation* operation);
 
