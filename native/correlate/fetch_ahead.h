@@ -29,7 +29,7 @@ class FetchAhead {
   }
 
  private:
-  static constexpr uint32_t kBetween = 4;  // requests from one step to the next: their path takes as long as memory does
+  static constexpr uint32_t kBetween = 4;  // requests from one step to the next: they take as long as memory does
   static constexpr uint32_t kKept = 2 * kBetween;
   struct Expected {
     DiskKey disk = kNoKey;

@@ -120,7 +120,10 @@ async function reads(read, atOnce = 1) {
       { name: 'CPU of the process', unit: 'ns an I/O' },
     ],
     contenders: [
-      { name: 'fs.promises FileHandle.read', round: () => reads(([{ offset, view }]) => file.read(view, 0, 4096, offset)) },
+      {
+        name: 'fs.promises FileHandle.read',
+        round: () => reads(([{ offset, view }]) => file.read(view, 0, 4096, offset)),
+      },
       {
         name: 'disk.read into a view',
         round: () => reads(([{ offset, view }]) => disk.read(offset, view)),
