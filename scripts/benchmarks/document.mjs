@@ -36,5 +36,38 @@ for (const name of NAMES) {
     }
   }
 }
+
+// The instructions of a profile, and what they take of the time that the probe adds.
+const profile = path.join(folder, 'profile.json');
+if (existsSync(profile)) {
+  out += `
+## Where they are
+
+Instructions of one I/O of 4 KiB at depth 32 on a null device, by the file that they come from, inlined code by the file
+that it is written in (callgrind; \`scripts/benchmarks/profile.mjs\`). The nanoseconds are the measured cost of the
+probe, shared out by the instructions that it adds.
+`;
+  for (const { pattern, association, rows } of JSON.parse(readFileSync(profile, 'utf8'))) {
+    const sum = (what) => rows.reduce((all, row) => all + row[what], 0);
+    const added = rows.reduce((all, row) => all + Math.max(0, row.with - row.without), 0);
+    const nanoseconds = addedBy(pattern, association);
+    out += `\n| ${pattern} | without a probe | with \`${association}\` | ns | what it is |\n| --- | ---: | ---: | ---: | --- |\n`;
+    for (const row of rows) {
+      const more = row.with - row.without;
+      const share = nanoseconds && more >= 1 ? ((more / added) * nanoseconds).toFixed(1) : '';
+      out += `| ${row.file} | ${row.without.toFixed(0)} | ${row.with.toFixed(0)} | ${share} | ${row.about} |\n`;
+    }
+    out += `| all | ${sum('without').toFixed(0)} | ${sum('with').toFixed(0)} | ${nanoseconds?.toFixed(1) ?? ''} | |\n`;
+  }
+}
+
+function addedBy(pattern, association) {
+  const native = path.join(folder, 'native.json');
+  if (!existsSync(native)) return undefined;
+  const { groups } = JSON.parse(readFileSync(native, 'utf8'));
+  const group = groups.find(({ name }) => name.includes(pattern) && name.includes('64 MiB') && name.endsWith('added'));
+  return group?.rows.find(({ name }) => name === association)?.quartiles[1];
+}
+
 mkdirSync(path.dirname(file), { recursive: true });
 writeFileSync(file, out);

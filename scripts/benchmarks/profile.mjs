@@ -1,0 +1,84 @@
+// Where the instructions of an I/O of 4 KiB are, file by file, without a probe and with one: by callgrind, so that a
+// noisy machine changes nothing. What setting up costs is taken away: it is the same for few I/Os and many.
+// Usage: profile.mjs BENCH_PATH JSON
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { isInstalled } from './harness.mjs';
+
+const FEW = 20_000;
+const MANY = 60_000;
+const LEAST = 8; // instructions that get a file its line
+
+const [bench, json] = process.argv.slice(2);
+if (!isInstalled('valgrind')) {
+  console.log('profile: valgrind is not installed, skipped; apt-get install valgrind');
+  process.exit();
+}
+const folder = mkdtempSync(path.join(os.tmpdir(), 'stratamap-profile-'));
+process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
+
+function run(program, ...parameters) {
+  const { error, status, stdout, stderr } = spawnSync(program, parameters, { encoding: 'utf8', maxBuffer: 2 ** 26 });
+  if (error || status !== 0) throw new Error(`${program}: ${error ?? stderr}`);
+  return stdout;
+}
+
+const LIBRARIES = 'the C and C++ libraries';
+const native = path.join(import.meta.dirname, '../../native');
+
+/** The file below native/; what is not ours is one. The compiler sees some of our folders under other names. */
+function fileOf(name) {
+  const [, ours] = /(?:\/may\/[^/]+|native)\/((?:[a-z_]+\/)+[a-z_]+\.(?:cc|h))$/.exec(name) ?? [];
+  const files = ours ? [ours, `host/${ours}`] : [];
+  return files.find((file) => existsSync(path.join(native, file))) ?? LIBRARIES;
+}
+
+function selfCosts(what, operations) {
+  const out = path.join(folder, 'out');
+  run(
+    'valgrind',
+    '--tool=callgrind',
+    `--callgrind-out-file=${out}`,
+    bench,
+    '--count',
+    what,
+    '--operations',
+    operations,
+  );
+  const costs = new Map();
+  for (const line of run('callgrind_annotate', '--auto=no', '--threshold=100', '--show=Ir', out).split('\n')) {
+    const [, count, file] = /^ *([\d,]+) \( *[\d.]+%\) +([^:]+):/.exec(line) ?? [];
+    if (file) costs.set(fileOf(file), (costs.get(fileOf(file)) ?? 0) + Number(count.replaceAll(',', '')));
+  }
+  return costs;
+}
+
+function perIo(what) {
+  const [few, many] = [FEW, MANY].map((operations) => selfCosts(what, String(operations)));
+  return new Map([...many].map(([file, count]) => [file, (count - (few.get(file) ?? 0)) / (MANY - FEW)]));
+}
+
+/** What a file, or else its header, says that it is: the first sentence of it. */
+function about(file) {
+  if (file === LIBRARIES)
+    return 'memset, memcpy, and what of `<atomic>`, `<vector>` and others became part of our code';
+  for (const each of [file, file.replace('.cc', '.h')].map((name) => path.join(native, name))) {
+    const comment = (existsSync(each) && readFileSync(each, 'utf8').match(/^(?:\/\/.*\n)+/)?.[0]) || '';
+    const text = comment.replaceAll(/^\/\/ ?/gm, '').replaceAll('\n', ' ');
+    if (text) return text.match(/^.*?(?=\.(?: |$))/)?.[0] ?? '';
+  }
+  return '';
+}
+
+const profiles = ['randread', 'randwrite'].map((pattern) => {
+  const [without, probed] = ['none', 'serial'].map((association) => perIo(`${pattern}/${association}`));
+  const rows = [...probed.keys()]
+    .map((file) => ({ file, about: about(file), without: without.get(file) ?? 0, with: probed.get(file) }))
+    .filter((row) => Math.max(row.without, row.with) >= LEAST)
+    .sort((a, b) => b.with - b.without - (a.with - a.without));
+  for (const row of rows) console.log(`${pattern} ${row.file} ${row.without.toFixed(0)} ${row.with.toFixed(0)}`);
+  return { pattern, association: 'serial', rows };
+});
+writeFileSync(json, `${JSON.stringify(profiles, undefined, 1)}\n`);
