@@ -35,8 +35,8 @@ class Server::State final : public Catalog, public Listener::User {
       Client* client;
     };
 
-    Client(State& owner, std::unique_ptr<Transport> transport, std::string peer)
-        : state(owner), connection(std::move(transport), std::move(peer), *this, owner.options.limits) {
+    Client(State& owner, int fd, std::string peer)
+        : state(owner), connection(fd, std::move(peer), *this, owner.options.limits, owner.options.tls.get()) {
       for (Task* task : {&drain, &kill, &leave}) task->client = this;
       drain.run = [](sm_task* task) { static_cast<Task*>(task)->client->connection.drain(); };
       kill.run = [](sm_task* task) { static_cast<Task*>(task)->client->connection.kill(); };
@@ -58,6 +58,7 @@ class Server::State final : public Catalog, public Listener::User {
       over = true;
       state.sums.violations += why == Why::kViolation;
       state.sums.stalled += why == Why::kStalled;
+      state.sums.tlsFailed += why == Why::kTls;
       if (served) served->past.add(connection.counts().read());
       leave.run = [](sm_task* task) { static_cast<Task*>(task)->client->left(); };
       connection.thread().post(&leave);
@@ -127,7 +128,7 @@ class Server::State final : public Catalog, public Listener::User {
     }
     prepareStream(fd);
     std::string peer = peerName(fd);
-    clients.push_back(std::make_unique<Client>(*this, std::make_unique<SocketTransport>(fd), std::move(peer)));
+    clients.push_back(std::make_unique<Client>(*this, fd, std::move(peer)));
     clients.back()->place = std::prev(clients.end());
     clients.back()->connection.start(acceptor);
   }
@@ -240,7 +241,7 @@ Failure Server::listenTcp(const std::string& host, uint16_t port, uint16_t* boun
   std::lock_guard<std::mutex> lock(state_->calls);
   if (Failure failure = state_->usable()) return failure;
   std::vector<int> fds;
-  if (Failure failure = nbd::listenTcp(host, port, false, &fds, bound)) return failure;
+  if (Failure failure = nbd::listenTcp(host, port, state_->options.tls != nullptr, &fds, bound)) return failure;
   for (const int fd : fds) state_->listenOn(fd, {});
   return {};
 }

@@ -22,11 +22,13 @@ struct ServerOptions {
   uint32_t connections = 256;       // at once; one more is closed as soon as it is accepted
   uint64_t bufferBytes = 64 << 20;  // for each I/O thread, beside half of its pool; at least 32 MiB
   ConnectionLimits limits;
+  std::shared_ptr<TlsServer> tls;  // null: none; otherwise every client must begin it
 };
 
 struct ServerCounts {
   uint64_t accepted = 0, refused = 0;    // refused: there were too many
   uint64_t violations = 0, stalled = 0;  // how many of them ended so
+  uint64_t tlsFailed = 0;                // and how many could not agree on TLS, or showed no good certificate
   uint32_t connected = 0;                // now
 };
 
@@ -52,6 +54,7 @@ class Server {
   Server& operator=(const Server&) = delete;
 
   Failure listenUnix(const std::string& path);
+  // Beyond this machine's loopback with TLS alone (EACCES).
   Failure listenTcp(const std::string& host, uint16_t port, uint16_t* bound);
 
   // The export of one name is served once (EEXIST).

@@ -17,6 +17,7 @@ constexpr size_t kSmallWindow = 4 << 10;  // while such payloads come
 void Serving::received(int result) {
   receiving_ = false;
   if (closing_ || result <= 0) {
+    if (!closing_) why_ = whyOf(result);
     dropPayload();
     close();
     return endIfIdle();

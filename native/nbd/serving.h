@@ -11,6 +11,7 @@
 
 #include <stratamap/request.h>
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -34,7 +35,12 @@ static_assert(kReplyMost <= kHeadRoom);
 constexpr size_t kStatusBytes = 4096;  // of one metadata context's part of a reply to kBlockStatus
 
 // Why a connection is over.
-enum class Why { kClient, kViolation, kStalled, kAsked };
+enum class Why { kClient, kViolation, kStalled, kTls, kAsked };
+
+// What a transport's failure says of that.
+inline Why whyOf(int result) {
+  return result == -EPROTO ? Why::kViolation : result == -EACCES ? Why::kTls : Why::kClient;
+}
 
 class Serving final : public Transport::User {
  public:
