@@ -140,7 +140,10 @@ class NbdServer extends Handle {
     return this;
   }
 
-  /** Closes at once, without answering what is in flight. `close` answers it first, for at most ten seconds. */
+  /**
+   * Closes at once, without answering what is in flight. `close` first answers, for at most ten seconds, the requests
+   * that the server has received whole; what is still on its way through the socket is not carried out.
+   */
   destroy(): Promise<void> {
     this.#grace = 0;
     return this.close();

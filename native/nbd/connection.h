@@ -49,7 +49,7 @@ class Connection final : Transport::User, Serving::Ended {
   ~Connection() override;  // never started, or gone
 
   void start(IoThread& thread);
-  void drain();  // the requests that were taken are answered, then it is over; a handshake ends at once
+  void drain();  // what was received whole is answered, then it is over; a handshake ends at once
   void kill();
 
   const std::string& peer() const { return peer_; }

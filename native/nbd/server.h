@@ -59,8 +59,9 @@ class Server {
 
   // The export of one name is served once (EEXIST).
   Failure addExport(std::unique_ptr<Export> target);
-  // No client finds it any more; those that are connected to it are drained, and after `timeout` (ns) killed. When it
-  // returns, nothing uses the export's disk any more. ENOENT.
+  // No client finds it any more; those that are connected to it get answers to what has been received of them whole
+  // (not what is still in the socket), and after `timeout` (ns) none. When it returns, nothing uses the export's disk
+  // any more. ENOENT.
   Failure removeExport(const std::string& name, uint64_t timeout);
   // The same for everything. Afterwards nothing works.
   void close(uint64_t timeout);

@@ -327,6 +327,36 @@ TEST_CASE("a close lets what was read end; a forced one waits for nobody") {
   }
 }
 
+TEST_CASE("a close answers what was received whole, though there was no room to take it") {
+  RigOptions options;
+  options.server.limits.requests = 1;
+  ServerRig rig(options);
+  SM_NEEDS_RING(rig);
+  Client client(rig.path());
+  REQUIRE(client.open(kName));
+  const std::string data = pattern(4096, 9);
+  std::string all;
+  for (int i = 0; i < 8; ++i) all += request(Command::kRead, i, 0, 1 << 20);  // more than a socket takes of replies
+  all += request(Command::kWrite, 8, 4096, data.size()) + data;
+  all += request(Command::kWrite, 9, 8192, data.size()) + data.substr(1);  // not whole
+  REQUIRE(client.send(all));                                               // at once, and so it is received
+  CHECK(rig.soon([&] { return rig.server->exports().at(0).counts[Count::kReads] > 0; }));
+  std::thread closes([&] { rig.server->close(20 * kSecond); });
+  CHECK(rig.soon([&] { return access(rig.path().c_str(), F_OK) != 0; }));
+  usleep(50'000);  // and it is told
+  for (uint64_t i = 0; i < 9; ++i) {
+    const Client::Answer answer = client.answer();
+    CHECK(answer.received);
+    CHECK(answer.cookie == i);
+    CHECK(answer.error == Error::kNone);
+  }
+  CHECK(client.closed());
+  closes.join();
+  std::string back(2 * data.size(), 0);
+  REQUIRE(diskIo(*rig.disks[0], SM_OP_READ, 4096, back.data(), back.size()) == 0);
+  CHECK((back == data + std::string(data.size(), '\0')));
+}
+
 TEST_CASE("connections that come and go leave nothing behind") {
   ServerRig rig;
   SM_NEEDS_RING(rig);
