@@ -32,7 +32,7 @@ struct Arguments {
 
 Arguments parse(int argc, char** argv) {
   Arguments out;
-  for (int i = 1; i < argc; ++i) {
+  for (int i = 1; i < argc; i += 2) {
     const std::string name = argv[i];
     const std::string value = i + 1 < argc ? argv[i + 1] : "";
     const auto number = static_cast<uint32_t>(std::strtoul(value.c_str(), nullptr, 0));
@@ -61,7 +61,6 @@ Arguments parse(int argc, char** argv) {
       std::fprintf(stderr, "not understood: %s; see the beginning of nbd_client.cc\n", argv[i]);
       std::exit(2);
     }
-    ++i;
   }
   out.load.sequential = out.pattern == "write";
   out.load.writes = out.load.sequential || out.pattern == "randwrite";

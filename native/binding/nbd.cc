@@ -42,13 +42,11 @@ struct Asked {
 };
 
 Failure open(HostBox& host, NbdBox& box, Asked& asked) {
-  nbd::ServerOptions options;
+  std::unique_ptr<nbd::TlsServer> tls;
   if (asked.secured) {
-    std::unique_ptr<nbd::TlsServer> tls;
     if (Failure failure = nbd::TlsServer::open(asked.tls, &tls)) return failure;
-    options.tls = std::move(tls);
   }
-  if (Failure failure = nbd::Server::open(host.host->threads(), options, &box.server)) return failure;
+  if (Failure failure = nbd::Server::open(host.host->threads(), {}, &box.server, std::move(tls))) return failure;
   // What is to be served first: a client may come at once.
   std::vector<VirtualDisk*> disks = box.everyDisk ? host.disks : std::vector<VirtualDisk*>{};
   for (const auto& disk : asked.disks) {

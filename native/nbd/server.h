@@ -22,7 +22,6 @@ struct ServerOptions {
   uint32_t connections = 256;       // at once; one more is closed as soon as it is accepted
   uint64_t bufferBytes = 64 << 20;  // for each I/O thread, beside half of its pool; at least 32 MiB
   ConnectionLimits limits;
-  std::shared_ptr<TlsServer> tls;  // null: none; otherwise every client must begin it
 };
 
 struct ServerCounts {
@@ -46,9 +45,9 @@ struct ExportCounts {
 
 class Server {
  public:
-  // ENOSYS where an I/O thread has no ring.
+  // ENOSYS where an I/O thread has no ring. `tls`: what every client must begin; null: none may.
   static Failure open(const std::vector<std::unique_ptr<IoThread>>& threads, const ServerOptions& options,
-                      std::unique_ptr<Server>* out);
+                      std::unique_ptr<Server>* out, std::unique_ptr<TlsServer> tls = nullptr);
   ~Server();  // close(0)
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;

@@ -107,10 +107,8 @@ void withTls(ServerRig& rig, const std::function<void(const Place&)>& use) {
   fileOf(folder, "client-key.pem", client.key());
   std::unique_ptr<TlsServer> tls;
   REQUIRE_OK(TlsServer::open(files, &tls));
-  ServerOptions options;
-  options.tls = std::move(tls);
   std::unique_ptr<Server> server;
-  REQUIRE_OK(Server::open(rig.host->threads(), options, &server));
+  REQUIRE_OK(Server::open(rig.host->threads(), {}, &server, std::move(tls)));
   REQUIRE_OK(server->addExport(rig.exportOf(0)));
   uint16_t port = 0;
   REQUIRE_OK(server->listenTcp("localhost", 0, &port));

@@ -116,10 +116,15 @@ class TlsClient final : public Client {
     secured = result == 0;
     return result;
   }
-  bool startTls() { return greet() && ask(Option::kStartTls).at(0).type == Reply::kAck && handshake() == 0; }
+  bool startTls() {
+    if (!greet()) return false;
+    const auto replies = ask(Option::kStartTls);
+    return !replies.empty() && replies[0].type == Reply::kAck && handshake() == 0;
+  }
   // As open(), of which the greeting is over.
   bool go(const std::string& name) {
-    if (ask(Option::kStructuredReply).back().type != Reply::kAck) return false;
+    const auto replies = ask(Option::kStructuredReply);
+    if (replies.empty() || replies[0].type != Reply::kAck) return false;
     for (const OptionReply& reply : ask(Option::kGo, infoData(name, {Info::kBlockSize}))) {
       if (reply.type == Reply::kAck) return true;
     }
