@@ -1,6 +1,7 @@
 {
   "variables": {
-    "liburing": "<!(sh native/liburing.sh)"
+    "liburing": "<!(sh native/liburing.sh)",
+    "gnutls": "<!(sh native/gnutls.sh)"
   },
   "targets": [
     {
@@ -34,6 +35,15 @@
           },
           {
             "defines": ["SM_HAVE_URING=0"]
+          }
+        ],
+        [
+          "gnutls!=''",
+          {
+            "defines": ["SM_HAVE_GNUTLS=1"]
+          },
+          {
+            "defines": ["SM_HAVE_GNUTLS=0"]
           }
         ]
       ]

@@ -25,6 +25,10 @@ export type StratamapCode =
   | 'ERR_STRATAMAP_SIGNATURE'
   /** A device has no size, or not one that fits. */
   | 'ERR_STRATAMAP_SIZE'
+  /** A file of certificates or keys is not what it should be; or there is no GnuTLS. */
+  | 'ERR_STRATAMAP_TLS'
+  /** An address beyond loopback is served with TLS alone. */
+  | 'ERR_STRATAMAP_TLS_REQUIRED'
   /** No such association or correlation, or none that a limit can rely on. */
   | 'ERR_STRATAMAP_UNSUPPORTED'
   /** There is no such type of volume, or its shared object cannot be loaded. */
@@ -34,7 +38,7 @@ export type StratamapCode =
 export interface ErrorDetails {
   /** The errno, negative as in Node's own errors; see `util.getSystemErrorName`. */
   readonly errno?: number | undefined;
-  /** `host`, `device`, `volume`, `disk`, `loop`, `map`, `probe` or `interposer`. */
+  /** `host`, `device`, `volume`, `disk`, `loop`, `map`, `probe`, `interposer` or `nbd`. */
   readonly layer?: string | undefined;
   /** The device's name. */
   readonly device?: string | undefined;

@@ -46,7 +46,7 @@ export {
   type Tally,
   type UnmappedReason,
 } from './map.js';
-export type { NbdCounters, NbdCounts, NbdOptions, NbdServer } from './nbd.js';
+export type { NbdCounters, NbdCounts, NbdOptions, NbdServer, NbdTls } from './nbd.js';
 export {
   type Association,
   type AssociationInfo,

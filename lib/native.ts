@@ -225,6 +225,7 @@ export interface Native {
     disks: DiskHandle[] | null,
     readOnly: boolean,
     map: MapHandle | null,
+    tls: readonly [ca: string, cert: string, key: string, verifyPeer: boolean] | null,
   ): Promise<{ handle: NbdHandle; port: number }>;
   /** Timeout in ns, for what is in flight. */
   closeNbd(server: NbdHandle, timeout: number): Promise<void>;

@@ -6,6 +6,21 @@ import { Handle } from './handle.js';
 import { type AddressMap, mapHandle } from './map.js';
 import { type HostHandle, type NbdHandle, native } from './native.js';
 
+/** Paths of PEM files, read when the server opens. */
+export interface NbdTls {
+  /** Certificates of those who may have signed a client's. Needed unless `verifyPeer` is false. */
+  ca?: string | undefined;
+  /** The server's certificate, and behind it those between it and its CA's. Clients ask for the server's host name in it. */
+  cert: string;
+  /** Its key, without a password. */
+  key: string;
+  /**
+   * Whether a client must show a certificate, signed by `ca` and not made for servers alone. Default true. False: the
+   * stream is encrypted, and anybody who reaches the server reads and writes the disks.
+   */
+  verifyPeer?: boolean | undefined;
+}
+
 interface CommonNbdOptions {
   /** The disks to serve, each as `VM/DISK`. `all`: those that are open, and those that will be. Default `all`. */
   exports?: readonly Disk[] | 'all' | undefined;
@@ -16,6 +31,11 @@ interface CommonNbdOptions {
    * stale, 2 unknown.
    */
   map?: AddressMap | undefined;
+  /**
+   * Clients must begin TLS (1.2 or 1.3) before all else; without it they are told NBD_REP_ERR_TLS_REQD. It costs two
+   * copies and the encryption of every byte, and memory of 208 KiB for each connection. Needs GnuTLS.
+   */
+  tls?: NbdTls | undefined;
 }
 
 export type NbdOptions = CommonNbdOptions &
@@ -28,7 +48,7 @@ export type NbdOptions = CommonNbdOptions &
       }
     | {
         socket?: undefined;
-        /** An address or name of this machine. Only its loopback is served: NBD neither encrypts nor asks who it is. */
+        /** An address or name of this machine. Beyond its loopback with `tls` alone: NBD itself does not ask who it is. */
         host: string;
         /** 0: one that is free. Default 10809. */
         port?: number | undefined;
@@ -57,6 +77,8 @@ export interface NbdCounters {
   violations: number;
   /** Ended because their next byte did not come in time. */
   stalled: number;
+  /** Ended because they and the server could not agree on TLS, or they showed no good certificate. */
+  tlsFailed: number;
   /** Now. */
   connected: number;
   /** Of those that are connected now. `export` is empty in the handshake. */
@@ -69,14 +91,16 @@ const PORT = 10809;
 const GRACE = 10_000; // ms
 const FOREVER = 2 ** 31 - 1; // ms, of a timer
 
+type Where = { scheme: 'nbd' | 'nbds' } & ({ socket: string } | { host: string; port: number });
+
 class NbdServer extends Handle {
   readonly #handle: NbdHandle;
-  readonly #where: { socket: string } | { host: string; port: number };
+  readonly #where: Where;
   // An open server keeps the process alive, as Node's own do.
   readonly #alive = setInterval(() => {}, FOREVER);
   #grace = GRACE;
 
-  constructor(handle: NbdHandle, where: { socket: string } | { host: string; port: number }) {
+  constructor(handle: NbdHandle, where: Where) {
     super();
     this.#handle = handle;
     this.#where = where;
@@ -87,13 +111,17 @@ class NbdServer extends Handle {
     return 'port' in this.#where ? this.#where.port : undefined;
   }
 
-  /** What clients call a disk: nbd+unix:///vm-1/vda?socket=/run/x.sock, nbd://localhost:10809/vm-1/vda. */
+  /**
+   * What clients call a disk: nbd+unix:///vm-1/vda?socket=/run/x.sock, nbd://localhost:10809/vm-1/vda; with TLS nbds in
+   * place of nbd, to which libnbd's clients add `?tls-certificates=FOLDER` or `&tls-certificates=FOLDER`.
+   */
   uri(disk: Disk): string {
     if (!isDisk(disk)) throw wrongType('disk must be an open disk');
     const name = [disk.vm, disk.name].map(encodeURIComponent).join('/');
-    if ('socket' in this.#where) return `nbd+unix:///${name}?socket=${encodeURIComponent(this.#where.socket)}`;
-    const { host, port } = this.#where;
-    return `nbd://${host.includes(':') ? `[${host}]` : host}:${port}/${name}`;
+    const where = this.#where;
+    if ('socket' in where) return `${where.scheme}+unix:///${name}?socket=${encodeURIComponent(where.socket)}`;
+    const { scheme, host, port } = where;
+    return `${scheme}://${host.includes(':') ? `[${host}]` : host}:${port}/${name}`;
   }
 
   async counters(): Promise<NbdCounters> {
@@ -112,7 +140,10 @@ class NbdServer extends Handle {
     return this;
   }
 
-  /** Closes at once, without answering what is in flight. `close` answers it first, for at most ten seconds. */
+  /**
+   * Closes at once, without answering what is in flight. `close` first answers, for at most ten seconds, the requests
+   * that the server has received whole; what is still on its way through the socket is not carried out.
+   */
   destroy(): Promise<void> {
     this.#grace = 0;
     return this.close();
@@ -135,8 +166,19 @@ class NbdServer extends Handle {
 
 export type { NbdServer };
 
+function tlsFiles(tls: NbdTls): [string, string, string, boolean] {
+  const { ca = '', cert, key, verifyPeer = true } = check.object(tls, 'tls');
+  check.boolean(verifyPeer, 'tls.verifyPeer');
+  for (const [name, path] of Object.entries({ ca, cert, key })) {
+    if (check.string(path, `tls.${name}`) === '' && (name !== 'ca' || verifyPeer)) {
+      throw wrongType(`tls.${name} must be the path of a PEM file`, 'ERR_INVALID_ARG_VALUE');
+    }
+  }
+  return [ca, cert, key, verifyPeer];
+}
+
 export async function serveNbd(host: HostHandle, options: NbdOptions): Promise<NbdServer> {
-  const { exports = 'all', readOnly = false, map, socket, host: address, port } = check.object(options, 'options');
+  const { exports = 'all', readOnly = false, map, socket, host: address, port, tls } = check.object(options, 'options');
   if ((socket === undefined) === (address === undefined)) {
     throw wrongType('options must have either a socket or a host', 'ERR_INVALID_ARG_VALUE');
   }
@@ -146,14 +188,16 @@ export async function serveNbd(host: HostHandle, options: NbdOptions): Promise<N
   }
   const handles = exports === 'all' ? null : exports.map(diskHandle);
   const known = map === undefined ? null : mapHandle(map);
+  const files = tls === undefined ? null : tlsFiles(tls);
+  const scheme = files === null ? 'nbd' : 'nbds';
   if (socket !== undefined) {
     if (port !== undefined) throw wrongType('a socket has no port', 'ERR_INVALID_ARG_VALUE');
     if (check.string(socket, 'socket') === '') throw outOfRange('socket must not be empty');
-    const { handle } = await native.serveNbd(host, socket, '', 0, handles, readOnly, known);
-    return new NbdServer(handle, { socket });
+    const { handle } = await native.serveNbd(host, socket, '', 0, handles, readOnly, known, files);
+    return new NbdServer(handle, { scheme, socket });
   }
   check.string(address, 'host');
   check.integer(port ?? PORT, 'port', 0, 65535);
-  const opened = await native.serveNbd(host, '', address as string, port ?? PORT, handles, readOnly, known);
-  return new NbdServer(opened.handle, { host: address as string, port: opened.port });
+  const opened = await native.serveNbd(host, '', address as string, port ?? PORT, handles, readOnly, known, files);
+  return new NbdServer(opened.handle, { scheme, host: address as string, port: opened.port });
 }

@@ -1,7 +1,7 @@
 // Serves disks of a volume by NBD until SIGTERM or SIGINT, then says what it cost; for clients and measurements.
 //
 //   bench_nbd_serve --device FILE… [--volume TYPE] [--driver NAME] [--size BYTES] [--disks N] [--threads N]
-//                   [--unix PATH] [--tcp HOST:PORT] [--buffered] [--read-only]
+//                   [--unix PATH] [--tcp HOST:PORT] [--buffered] [--read-only] [--probe]
 #include <sys/resource.h>
 
 #include <csignal>
@@ -13,6 +13,8 @@
 #include <vector>
 
 #include "host/host.h"
+#include "intercept/probe.h"
+#include "map/address_map.h"
 #include "nbd/disk_export.h"
 #include "nbd/server.h"
 
@@ -26,6 +28,12 @@ void check(const Failure& failure) {
   std::exit(1);
 }
 
+void checkProbe(int error) {
+  if (error == 0) return;
+  std::fprintf(stderr, "the probe: error %d\n", error);
+  std::exit(1);
+}
+
 double seconds(const timeval& time) { return static_cast<double>(time.tv_sec) + time.tv_usec / 1e6; }
 
 struct Arguments {
@@ -33,7 +41,7 @@ struct Arguments {
   std::string volume = "extent", driver = "uring", unixPath, tcp;
   uint64_t size = 0, disks = 1;
   uint32_t threads = 1;
-  bool direct = true, readOnly = false;
+  bool direct = true, readOnly = false, probe = false;
 };
 
 Arguments parse(int argc, char** argv) {
@@ -50,6 +58,10 @@ Arguments parse(int argc, char** argv) {
     }
     if (name == "--read-only") {
       out.readOnly = true;
+      continue;
+    }
+    if (name == "--probe") {
+      out.probe = true;
       continue;
     }
     if (i + 1 == argc) wrong(argv[i]);
@@ -109,16 +121,28 @@ int main(int argc, char** argv) {
   Volume* volume = nullptr;
   check(host->openVolume("v0", arguments.volume, devices, {}, &volume));
 
+  std::unique_ptr<Probe> probe;
+  std::string why;
+  if (arguments.probe && Probe::create(host->stack(), std::make_shared<AddressMap>(), {}, &probe, &why) != 0) {
+    std::fprintf(stderr, "%s\n", why.c_str());
+    return 1;
+  }
+  if (probe) {
+    for (sm_device* device : devices) checkProbe(probe->addDevice(device));
+  }
+
   std::unique_ptr<nbd::Server> server;
   check(nbd::Server::open(host->threads(), {}, &server));
   const uint64_t size = arguments.size ? arguments.size : bytes * 3 / 4 / arguments.disks / 4096 * 4096;
   for (uint64_t i = 0; i < arguments.disks; ++i) {
     VirtualDisk* disk = nullptr;
     check(volume->createDisk("vm-" + std::to_string(i + 1), "vda", size, &disk));
+    if (probe) checkProbe(probe->addDisk(disk->contract()));
     nbd::DiskExportOptions options;
     options.readOnly = arguments.readOnly;
     check(server->addExport(std::make_unique<nbd::DiskExport>(*disk, options)));
   }
+  if (probe) probe->begin();
   if (!arguments.unixPath.empty()) check(server->listenUnix(arguments.unixPath));
   if (const size_t colon = arguments.tcp.rfind(':'); colon != std::string::npos) {
     uint16_t bound = 0;
@@ -139,6 +163,12 @@ int main(int argc, char** argv) {
   }
   server->close(5'000'000'000);
   server.reset();
+  if (probe) {
+    std::printf("probe: %llu recorded, %llu not\n", static_cast<unsigned long long>(probe->counters().recorded),
+                static_cast<unsigned long long>(probe->counters().unrecorded));
+    checkProbe(probe->detach(1'000'000'000));
+    probe.reset();
+  }
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   std::printf("cpu %.3f s user, %.3f s system; %ld voluntary switches\n", seconds(usage.ru_utime),

@@ -36,11 +36,17 @@ namespace {
 struct Asked {
   std::string socket, address;
   uint16_t port = 0;
+  bool secured = false;
+  nbd::TlsFiles tls;
   std::vector<std::shared_ptr<DiskBox>> disks;
 };
 
 Failure open(HostBox& host, NbdBox& box, Asked& asked) {
-  if (Failure failure = nbd::Server::open(host.host->threads(), {}, &box.server)) return failure;
+  std::unique_ptr<nbd::TlsServer> tls;
+  if (asked.secured) {
+    if (Failure failure = nbd::TlsServer::open(asked.tls, &tls)) return failure;
+  }
+  if (Failure failure = nbd::Server::open(host.host->threads(), {}, &box.server, std::move(tls))) return failure;
   // What is to be served first: a client may come at once.
   std::vector<VirtualDisk*> disks = box.everyDisk ? host.disks : std::vector<VirtualDisk*>{};
   for (const auto& disk : asked.disks) {
@@ -54,8 +60,8 @@ Failure open(HostBox& host, NbdBox& box, Asked& asked) {
   return box.server->listenTcp(asked.address, asked.port, &asked.port);
 }
 
-// serveNbd(host, socket, address, port, disks | null, readOnly, map | null): promise of { handle, port }. An empty
-// socket is none.
+// serveNbd(host, socket, address, port, disks | null, readOnly, map | null, [ca, cert, key, verifyPeer] | null):
+// promise of { handle, port }. An empty socket is none, and so is an empty ca.
 Napi::Value serveNbd(const Napi::CallbackInfo& info) {
   const auto host = unwrap<HostBox>(info.Env(), info[0]);
   auto asked = std::make_shared<Asked>();
@@ -75,6 +81,10 @@ Napi::Value serveNbd(const Napi::CallbackInfo& info) {
   }
   box->readOnly = flagOf(info[5]);
   if (!info[6].IsNull()) box->map = unwrap<AddressMap>(info.Env(), info[6]);
+  if ((asked->secured = !info[7].IsNull())) {
+    const auto tls = info[7].As<Napi::Array>();
+    asked->tls = {textOf(tls.Get(0u)), textOf(tls.Get(1u)), textOf(tls.Get(2u)), flagOf(tls.Get(3u))};
+  }
   return startJob(
       info.Env(), host,
       [host, box, asked]() -> Failure {
@@ -139,6 +149,7 @@ Napi::Value nbdCounters(const Napi::CallbackInfo& info) {
         out["refused"] = double(counts.refused);
         out["violations"] = double(counts.violations);
         out["stalled"] = double(counts.stalled);
+        out["tlsFailed"] = double(counts.tlsFailed);
         out["connected"] = double(counts.connected);
         Napi::Array connections = Napi::Array::New(env, found->connections.size());
         for (uint32_t i = 0; i < found->connections.size(); ++i) {

@@ -1,5 +1,6 @@
 #include "nbd/connection.h"
 
+#include <cerrno>
 #include <cstring>
 
 namespace sm::nbd {
@@ -8,13 +9,13 @@ namespace {
 constexpr size_t kAnswerMost = 64 << 10;  // bytes that may be ready before they are sent
 }
 
-Connection::Connection(std::unique_ptr<Transport> transport, std::string peer, Owner& owner,
-                       const ConnectionLimits& limits)
-    : transport_(std::move(transport)),
+Connection::Connection(int fd, std::string peer, Owner& owner, const ConnectionLimits& limits, TlsServer* tls)
+    : socket_(fd),
+      tls_(tls),
       peer_(std::move(peer)),
       owner_(owner),
       limits_(limits),
-      negotiation_(owner.catalog(), Tls::kOff),
+      negotiation_(owner.catalog(), tls ? Tls::kRequired : Tls::kOff),
       input_(new uint8_t[kInputBytes]) {
   timer_.owner = this;
   timer_.run = [](sm_timer* timer) {
@@ -55,7 +56,7 @@ void Connection::receive() {
 }
 
 void Connection::received(int result) {
-  if (result <= 0) return end(why_);
+  if (result <= 0) return end(why_ == Why::kClient ? whyOf(result) : why_);
   end_ += result;
   step();
 }
@@ -72,7 +73,19 @@ void Connection::sent(int result) {
   answer_.clear();
   answered_ = 0;
   if (closing_) return end(why_);
+  if (startsTls_) return startTls();
   step();
+}
+
+// From here on nothing is taken from the client but by TLS, and nothing holds that was agreed on before: somebody in
+// between may have said it.
+void Connection::startTls() {
+  startsTls_ = false;
+  secured_ = tls_->secure(socket_);
+  if (!secured_) return end(Why::kTls);
+  transport_ = secured_.get();
+  negotiation_.tlsStarted();
+  receive();
 }
 
 void Connection::step() {
@@ -86,7 +99,11 @@ void Connection::step() {
         return answer_.empty() ? receive() : send();
       case Negotiation::Next::kTransmission:
         return move();
-      case Negotiation::Next::kStartTls:  // is not offered
+      case Negotiation::Next::kStartTls:
+        // "the client MUST NOT send further data" before the answer: it would be taken for what came by TLS.
+        if (begin_ != end_) return end(Why::kViolation);
+        startsTls_ = true;
+        return send();
       case Negotiation::Next::kViolation:
         return end(Why::kViolation);
       case Negotiation::Next::kClose:

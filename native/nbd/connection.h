@@ -17,6 +17,7 @@
 #include "nbd/export.h"
 #include "nbd/negotiation.h"
 #include "nbd/serving.h"
+#include "nbd/tls.h"
 #include "nbd/transport.h"
 
 namespace sm::nbd {
@@ -43,11 +44,12 @@ class Connection final : Transport::User, Serving::Ended {
     virtual void gone(Connection& connection, Why why) = 0;
   };
 
-  Connection(std::unique_ptr<Transport> transport, std::string peer, Owner& owner, const ConnectionLimits& limits);
+  // Owns the socket. `tls`: what the client is to be asked for before all else, or null; outlives the connection.
+  Connection(int fd, std::string peer, Owner& owner, const ConnectionLimits& limits, TlsServer* tls);
   ~Connection() override;  // never started, or gone
 
   void start(IoThread& thread);
-  void drain();  // the requests that were taken are answered, then it is over; a handshake ends at once
+  void drain();  // what was received whole is answered, then it is over; a handshake ends at once
   void kill();
 
   const std::string& peer() const { return peer_; }
@@ -65,6 +67,7 @@ class Connection final : Transport::User, Serving::Ended {
   void received(int result) override;
   void sent(int result) override;
   void step();
+  void startTls();
   void receive();
   void send();
   void move();
@@ -72,7 +75,10 @@ class Connection final : Transport::User, Serving::Ended {
   void servingEnded(Why why) override;
   void end(Why why);
 
-  const std::unique_ptr<Transport> transport_;
+  SocketTransport socket_;
+  TlsServer* const tls_;
+  std::unique_ptr<Transport> secured_;
+  Transport* transport_ = &socket_;
   const std::string peer_;
   Owner& owner_;
   const ConnectionLimits limits_;
@@ -85,8 +91,8 @@ class Connection final : Transport::User, Serving::Ended {
   size_t begin_ = 0, end_ = 0;  // of what has not been looked at
   iovec part_{};
   std::string answer_;
-  size_t answered_ = 0;  // bytes of it that have been sent
-  bool closing_ = false;
+  size_t answered_ = 0;                       // bytes of it that have been sent
+  bool closing_ = false, startsTls_ = false;  // once the answer has been sent
   Why why_ = Why::kClient;
   Timer timer_{};
   Move move_{};

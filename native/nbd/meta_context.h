@@ -21,6 +21,7 @@ class MetaContext {
 };
 
 // `base:allocation` of an export that does not know where it has holes: all of it is data, which is always true to say.
+// No virtual disk knows: the contract of volumes has no call that tells what of a disk is allocated.
 class AllData final : public MetaContext {
  public:
   const std::string& name() const override { return name_; }

@@ -172,6 +172,7 @@ void Negotiation::tlsStarted() {
   structured_ = false;
   contextExport_.clear();
   contexts_.clear();
+  agreement_ = {};
 }
 
 Next Negotiation::info(const OptionIn& in, std::string* answer) {

@@ -35,8 +35,8 @@ class Server::State final : public Catalog, public Listener::User {
       Client* client;
     };
 
-    Client(State& owner, std::unique_ptr<Transport> transport, std::string peer)
-        : state(owner), connection(std::move(transport), std::move(peer), *this, owner.options.limits) {
+    Client(State& owner, int fd, std::string peer)
+        : state(owner), connection(fd, std::move(peer), *this, owner.options.limits, owner.tls.get()) {
       for (Task* task : {&drain, &kill, &leave}) task->client = this;
       drain.run = [](sm_task* task) { static_cast<Task*>(task)->client->connection.drain(); };
       kill.run = [](sm_task* task) { static_cast<Task*>(task)->client->connection.kill(); };
@@ -58,6 +58,7 @@ class Server::State final : public Catalog, public Listener::User {
       over = true;
       state.sums.violations += why == Why::kViolation;
       state.sums.stalled += why == Why::kStalled;
+      state.sums.tlsFailed += why == Why::kTls;
       if (served) served->past.add(connection.counts().read());
       leave.run = [](sm_task* task) { static_cast<Task*>(task)->client->left(); };
       connection.thread().post(&leave);
@@ -85,8 +86,8 @@ class Server::State final : public Catalog, public Listener::User {
     std::list<std::unique_ptr<Client>>::iterator place;
   };
 
-  State(const std::vector<std::unique_ptr<IoThread>>& all, const ServerOptions& given)
-      : options(given), acceptor(*all[0]), threads(all) {
+  State(const std::vector<std::unique_ptr<IoThread>>& all, const ServerOptions& given, std::unique_ptr<TlsServer> with)
+      : options(given), acceptor(*all[0]), threads(all), tls(std::move(with)) {
     for (const auto& thread : all) {
       if (buffers.size() <= thread->index()) buffers.resize(thread->index() + 1);
       buffers[thread->index()] = std::make_unique<Buffers>(*thread, options.bufferBytes);
@@ -127,7 +128,7 @@ class Server::State final : public Catalog, public Listener::User {
     }
     prepareStream(fd);
     std::string peer = peerName(fd);
-    clients.push_back(std::make_unique<Client>(*this, std::make_unique<SocketTransport>(fd), std::move(peer)));
+    clients.push_back(std::make_unique<Client>(*this, fd, std::move(peer)));
     clients.back()->place = std::prev(clients.end());
     clients.back()->connection.start(acceptor);
   }
@@ -187,6 +188,7 @@ class Server::State final : public Catalog, public Listener::User {
   const std::vector<std::unique_ptr<IoThread>>& threads;
   std::vector<std::unique_ptr<Buffers>> buffers;  // by a thread's index; each its thread's own
 
+  std::unique_ptr<TlsServer> tls;  // set up before, ends behind the last client
   std::vector<std::unique_ptr<Served>> exports;
   std::vector<std::unique_ptr<Listener>> listeners;
   ServerCounts sums;
@@ -206,7 +208,7 @@ Server::Server(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Server::~Server() { close(0); }
 
 Failure Server::open(const std::vector<std::unique_ptr<IoThread>>& threads, const ServerOptions& options,
-                     std::unique_ptr<Server>* out) {
+                     std::unique_ptr<Server>* out, std::unique_ptr<TlsServer> tls) {
   for (const auto& thread : threads) {
     if (thread->ring()) continue;
     return failed(ENOSYS, "nbd", "cannot serve NBD: it needs io_uring, and " + thread->whyNoRing());
@@ -219,7 +221,7 @@ Failure Server::open(const std::vector<std::unique_ptr<IoThread>>& threads, cons
                   "ERR_OUT_OF_RANGE");
   }
   try {
-    out->reset(new Server(std::make_unique<State>(threads, options)));
+    out->reset(new Server(std::make_unique<State>(threads, options, std::move(tls))));
   } catch (const std::bad_alloc&) {
     return failed(ENOMEM, "nbd", "cannot serve NBD: no memory for the buffers; ask for fewer bytes of them");
   }
@@ -240,7 +242,7 @@ Failure Server::listenTcp(const std::string& host, uint16_t port, uint16_t* boun
   std::lock_guard<std::mutex> lock(state_->calls);
   if (Failure failure = state_->usable()) return failure;
   std::vector<int> fds;
-  if (Failure failure = nbd::listenTcp(host, port, false, &fds, bound)) return failure;
+  if (Failure failure = nbd::listenTcp(host, port, state_->tls != nullptr, &fds, bound)) return failure;
   for (const int fd : fds) state_->listenOn(fd, {});
   return {};
 }
@@ -296,6 +298,7 @@ void Server::close(uint64_t timeout) {
     state_->listeners.clear();
     state_->exports.clear();
   });
+  state_->tls.reset();  // its thread may still be on its way out of a post to an I/O thread
 }
 
 ServerCounts Server::counts() const {

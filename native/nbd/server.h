@@ -27,6 +27,7 @@ struct ServerOptions {
 struct ServerCounts {
   uint64_t accepted = 0, refused = 0;    // refused: there were too many
   uint64_t violations = 0, stalled = 0;  // how many of them ended so
+  uint64_t tlsFailed = 0;                // and how many could not agree on TLS, or showed no good certificate
   uint32_t connected = 0;                // now
 };
 
@@ -44,20 +45,22 @@ struct ExportCounts {
 
 class Server {
  public:
-  // ENOSYS where an I/O thread has no ring.
+  // ENOSYS where an I/O thread has no ring. `tls`: what every client must begin; null: none may.
   static Failure open(const std::vector<std::unique_ptr<IoThread>>& threads, const ServerOptions& options,
-                      std::unique_ptr<Server>* out);
+                      std::unique_ptr<Server>* out, std::unique_ptr<TlsServer> tls = nullptr);
   ~Server();  // close(0)
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
   Failure listenUnix(const std::string& path);
+  // Beyond this machine's loopback with TLS alone (EACCES).
   Failure listenTcp(const std::string& host, uint16_t port, uint16_t* bound);
 
   // The export of one name is served once (EEXIST).
   Failure addExport(std::unique_ptr<Export> target);
-  // No client finds it any more; those that are connected to it are drained, and after `timeout` (ns) killed. When it
-  // returns, nothing uses the export's disk any more. ENOENT.
+  // No client finds it any more; those that are connected to it get answers to what has been received of them whole
+  // (not what is still in the socket), and after `timeout` (ns) none. When it returns, nothing uses the export's disk
+  // any more. ENOENT.
   Failure removeExport(const std::string& name, uint64_t timeout);
   // The same for everything. Afterwards nothing works.
   void close(uint64_t timeout);

@@ -16,7 +16,8 @@ constexpr size_t kSmallWindow = 4 << 10;  // while such payloads come
 
 void Serving::received(int result) {
   receiving_ = false;
-  if (closing_ || result <= 0) {
+  if (closing_ || shutDown_ || result <= 0) {
+    if (!closing_ && !draining_) why_ = whyOf(result);
     dropPayload();
     close();
     return endIfIdle();
@@ -33,7 +34,7 @@ void Serving::received(int result) {
   process();
 }
 
-// Takes requests from the input until there is none, or no room for it; then asks for more.
+// Takes requests from the input until there is none, or no room for it; then asks for more, or that was all.
 void Serving::process() {
   while (!closing_ && !payload_) {
     const size_t skipped = std::min<size_t>(skip_, end_ - begin_);
@@ -52,7 +53,9 @@ void Serving::process() {
         if (!take(request, error)) return;
     }
   }
-  arm();
+  if (!draining_) return arm();
+  close();
+  endIfIdle();
 }
 
 // Whether there was room for the request; where not, process() runs again when there may be.
@@ -124,9 +127,11 @@ void Serving::tick() {
 }
 
 void Serving::drain() {
-  if (!closing_) why_ = Why::kAsked;
-  close();
-  endIfIdle();
+  if (closing_ || draining_) return;
+  why_ = Why::kAsked;
+  draining_ = true;
+  // With a receive in flight there is no whole request in the input.
+  receiving_ ? endIfIdle() : process();
 }
 
 void Serving::kill(Why why) {
@@ -152,7 +157,8 @@ void Serving::dropPayload() {
 }
 
 void Serving::endIfIdle() {
-  if (!closing_ || hasEnded_ || sendInFlight_ || ready_.first || gather_.queued || retry_.queued) return;
+  const bool over = closing_ || (draining_ && receiving_);
+  if (!over || hasEnded_ || sendInFlight_ || ready_.first || gather_.queued || retry_.queued) return;
   if (inFlight_ > (payload_ ? 1u : 0u)) return;
   if (receiving_) {
     if (!std::exchange(shutDown_, true)) transport_.shutDown();

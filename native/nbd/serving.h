@@ -11,6 +11,7 @@
 
 #include <stratamap/request.h>
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -34,7 +35,12 @@ static_assert(kReplyMost <= kHeadRoom);
 constexpr size_t kStatusBytes = 4096;  // of one metadata context's part of a reply to kBlockStatus
 
 // Why a connection is over.
-enum class Why { kClient, kViolation, kStalled, kAsked };
+enum class Why { kClient, kViolation, kStalled, kTls, kAsked };
+
+// What a transport's failure says of that.
+inline Why whyOf(int result) {
+  return result == -EPROTO ? Why::kViolation : result == -EACCES ? Why::kTls : Why::kClient;
+}
 
 class Serving final : public Transport::User {
  public:
@@ -61,7 +67,9 @@ class Serving final : public Transport::User {
 
   // `input` (of kInputBytes) has `size` bytes that the client sent after its last option; `answer` goes out first.
   void begin(std::unique_ptr<uint8_t[]> input, size_t from, size_t size, std::string answer);
-  void drain();  // takes no more requests; ends when those that were taken are done and answered
+  // Ends when the requests that have been received whole are done and answered: those in the input, and what a receive
+  // in flight may still bring. What is in the socket, or has come in part, is not one of them.
+  void drain();
   void kill(Why why);
 
  private:
@@ -151,8 +159,9 @@ class Serving final : public Transport::User {
   uint64_t sentAt_ = 0;
   Task gather_{};
 
-  bool closing_ = false;  // reads no more
-  bool dead_ = false;     // and answers no more
+  bool draining_ = false;  // receives no more
+  bool closing_ = false;   // and takes no more from the input
+  bool dead_ = false;      // and answers no more
   bool shutDown_ = false, hasEnded_ = false;
   Why why_ = Why::kClient;
   Timer timer_{};

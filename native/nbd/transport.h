@@ -1,7 +1,7 @@
-// The byte stream between a client and the codec. Plaintext is the socket itself; TLS will stand in its place.
+// The byte stream between a client and the codec. Plaintext is the socket itself; TLS stands in its place (tls.h).
 //
-// Thread contract: receive and send on one I/O thread at a time, one of each in flight at most; nothing is in flight
-// when the stream moves to another thread, and when it ends. shutDown from any thread.
+// Thread contract: on one I/O thread at a time, one receive and one send in flight at most; nothing is in flight when
+// the stream moves to another thread, and when it ends.
 #pragma once
 
 #include <sys/socket.h>
@@ -45,6 +45,8 @@ class SocketTransport final : public Transport {
         thread, parts, count, [](void* context, int result) { static_cast<User*>(context)->sent(result); }, &user);
   }
   void shutDown() override { socket_.shutDown(SHUT_RDWR); }
+  // What of it can be sent without waiting; no send is in flight.
+  void sendAtOnce(const void* data, size_t size) { socket_.sendAtOnce(data, size); }
 
  private:
   Socket socket_;

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { short, wordsOf } from './harness.mjs';
 
 const [folder, file] = process.argv.slice(2);
-const NAMES = ['native', 'map', 'device', 'js'];
+const NAMES = ['native', 'map', 'device', 'nbd', 'js'];
 
 function goalOf(goal, median) {
   if (goal === undefined) return '';

@@ -97,6 +97,16 @@ export class Report {
     this.#groups.push(table);
   }
 
+  /** A line for each goal that was not met. */
+  missed() {
+    const rows = this.#groups.flatMap((table) => table.rows.map((row) => ({ table, row })));
+    return rows
+      .filter(({ row }) => row.goal && !row.goal.met)
+      .map(
+        ({ table, row }) => `${table.name}, ${row.name}: ${row.goal.found.toPrecision(4)}, not ${wordsOf(row.goal)}`,
+      );
+  }
+
   skip(name, install) {
     console.log(`${name}: not installed, skipped; ${install}`);
     this.#skipped.push({ name, install });

@@ -84,7 +84,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   SM_MUST(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
   rig->over = false;
   const uint64_t freeBefore = rig->thread.buffers().freeBytes();
-  Connection connection(std::make_unique<SocketTransport>(pair[0]), "fuzzer", *rig, limits);
+  Connection connection(pair[0], "fuzzer", *rig, limits, nullptr);
   sm::test::onThread(rig->thread, [&] { connection.start(rig->thread); });
   std::thread reader([&] { readAll(pair[1]); });
   for (size_t at = 0; at < stream.size(); at += piece) sendAll(pair[1], std::string_view(stream).substr(at, piece));

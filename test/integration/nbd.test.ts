@@ -1,13 +1,14 @@
 // Virtual disks served to real NBD clients.
 import { execFile, spawn } from 'node:child_process';
-import { existsSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { setImmediate } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { openMap } from 'stratamap';
 import { expect, test } from 'vitest';
 import { checkout } from '../support/checkout.js';
 import { tmpDir } from '../support/files.js';
-import { needsProgram } from '../support/machine.js';
+import { needsProgram, nightly } from '../support/machine.js';
 import { failureOf, MiB, openStack, pattern } from '../support/stack.js';
 
 const run = promisify(execFile);
@@ -115,6 +116,35 @@ withInfo('what cannot be served is refused, and nothing is left of it', async ()
   expect((await failureOf(host.serveNbd({ socket: `${socket}2`, exports: [disk] }))).code).toBe('ERR_STRATAMAP_CLOSED');
   expect(existsSync(`${socket}2`)).toBe(false);
   await server.destroy();
+});
+
+withInfo('clients that are killed in the middle of requests leave nothing behind', async () => {
+  const { host, disk } = await openStack({ bytes: 128 * MiB, diskBytes: 64 * MiB });
+  const folder = tmpDir();
+  const image = path.join(folder, 'image');
+  writeFileSync(image, pattern(64 * MiB));
+  const server = await host.serveNbd({ socket: path.join(folder, 's') });
+  const uri = server.uri(disk);
+  const openFiles = () => readdirSync('/proc/self/fd').length;
+  const carried = async () => {
+    const counts = (await server.counters()).exports['vm-1/vda'];
+    return (counts?.bytesRead ?? 0) + (counts?.bytesWritten ?? 0);
+  };
+  const before = openFiles();
+  for (let i = 0; i < (nightly ? 200 : 8); ++i) {
+    const already = await carried();
+    const words = i % 2 ? [image, uri] : [uri, 'null:'];
+    const child = spawn('nbdcopy', ['--connections=4', ...words], { stdio: 'ignore' });
+    const ended = new Promise((resolve) => child.once('exit', resolve));
+    while ((await carried()) === already && child.exitCode === null) await setImmediate();
+    child.kill('SIGKILL');
+    await ended;
+  }
+  await expect.poll(async () => (await server.counters()).connected).toBe(0);
+  expect(openFiles()).toBe(before);
+  await run('nbdcopy', ['--flush', image, uri]);
+  expect(Buffer.from(await disk.read(0, MiB)).equals(pattern(64 * MiB).subarray(0, MiB))).toBe(true);
+  expect(await server.counters()).toMatchObject({ refused: 0, violations: 0, stalled: 0 });
 });
 
 test('an open server keeps the process alive, and its end lets it go', async () => {

@@ -3,6 +3,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cerrno>
+
 #include "sys/ring.h"
 
 namespace sm {
@@ -55,6 +57,11 @@ void Socket::send(IoThread& thread, iovec* parts, uint32_t count, Done done, voi
 
 void Socket::accept(IoThread& thread, Done done, void* context) {
   state_->queue(thread, &state_->in, {.code = RingCode::kAccept, .rwFlags = SOCK_CLOEXEC}, done, context);
+}
+
+int Socket::sendAtOnce(const void* data, size_t size) {
+  const ssize_t sent = ::send(state_->fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+  return sent < 0 ? -errno : static_cast<int>(sent);
 }
 
 void Socket::shutDown(int how) { ::shutdown(state_->fd, how); }

@@ -34,7 +34,7 @@ class Client {
     connected = connect(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
   }
   explicit Client(int fd, std::nullptr_t) : fd_(fd) {}
-  ~Client() { close(); }
+  virtual ~Client() { close(); }
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;
   void close() {
@@ -45,7 +45,7 @@ class Client {
   // --- bytes
   bool send(std::string_view bytes) {
     while (!bytes.empty()) {
-      const ssize_t sent = ::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+      const ssize_t sent = put(bytes.data(), bytes.size());
       if (sent < 0 && errno == EINTR) continue;
       if (sent <= 0) return false;
       bytes.remove_prefix(sent);
@@ -57,7 +57,7 @@ class Client {
     std::string bytes(size, 0);
     size_t done = 0;
     while (done < size) {
-      const ssize_t got = recv(fd_, bytes.data() + done, size - done, 0);
+      const ssize_t got = take(bytes.data() + done, size - done);
       if (got < 0 && errno == EINTR) continue;
       if (got <= 0) break;
       done += got;
@@ -170,6 +170,10 @@ class Client {
   bool structured = true;
   uint64_t size = 0;
   uint64_t offset = 0;  // of the last piece of data
+
+ protected:
+  virtual ssize_t put(const void* data, size_t length) { return ::send(fd_, data, length, MSG_NOSIGNAL); }
+  virtual ssize_t take(void* data, size_t length) { return recv(fd_, data, length, 0); }
 
  private:
   int fd_;

@@ -1,12 +1,17 @@
 // The clients that people use, against the server: each where it is installed.
 #include <fcntl.h>
 #include <spawn.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include <fstream>
+#include <functional>
 #include <iterator>
 
 #include "rig.h"
+#if SM_HAVE_GNUTLS
+#include "tls_client.h"
+#endif
 
 using namespace sm;
 using namespace sm::test;
@@ -66,7 +71,62 @@ void checkRun(const std::vector<std::string>& words, const std::string& says = {
   CHECK(outcome.output.find(says) != std::string::npos);
 }
 
-// Over a unix socket and over TCP, on every volume, over loop devices where they can be had.
+// The disk as clients are told of it.
+struct Place {
+  std::string uri;                   // libnbd's
+  std::string image;                 // QEMU's, by --image-opts
+  std::vector<std::string> options;  // that QEMU's programs need before it
+  std::vector<std::string> fio;      // runs it
+
+  std::vector<std::string> qemu(std::vector<std::string> words) const {
+    words.insert(words.end(), options.begin(), options.end());
+    words.push_back("--image-opts");
+    return words;
+  }
+};
+
+#if SM_HAVE_GNUTLS
+// The same disk from another server, which asks for certificates; `folder` gets the client's, as libnbd and QEMU name
+// them.
+void withTls(ServerRig& rig, const std::function<void(const Place&)>& use) {
+  // fio does not let its URI name files, and libnbd looks in a user's own folder only for who is not root.
+  const TempFolder home;
+  REQUIRE(mkdir((home.path + "/.pki").c_str(), 0700) == 0);
+  const std::string folder = home.path + "/.pki/libnbd";
+  REQUIRE(mkdir(folder.c_str(), 0700) == 0);
+  std::vector<std::string> fio{"env", "HOME=" + home.path, "fio"};
+  if (geteuid() == 0) {
+    fio.insert(fio.begin(), {"setpriv", "--euid=65534", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"});
+  }
+  const Identity authority("CA", Identity::For::kSigning);
+  const Identity identity("localhost", Identity::For::kServer, &authority);
+  const Identity client("client", Identity::For::kClient, &authority);
+  const TlsFiles files{fileOf(folder, "ca-cert.pem", authority.certificate()),
+                       fileOf(folder, "cert.pem", identity.certificate()), fileOf(folder, "key.pem", identity.key())};
+  fileOf(folder, "client-cert.pem", client.certificate());
+  fileOf(folder, "client-key.pem", client.key());
+  std::unique_ptr<TlsServer> tls;
+  REQUIRE_OK(TlsServer::open(files, &tls));
+  std::unique_ptr<Server> server;
+  REQUIRE_OK(Server::open(rig.host->threads(), {}, &server, std::move(tls)));
+  REQUIRE_OK(server->addExport(rig.exportOf(0)));
+  uint16_t port = 0;
+  REQUIRE_OK(server->listenTcp("localhost", 0, &port));
+  const std::string at = std::to_string(port);
+  use({"nbds://localhost:" + at + "/vm-1%2Fvda?tls-certificates=" + folder,
+       "driver=raw,file.driver=nbd,file.server.type=inet,file.server.host=localhost,file.server.port=" + at +
+           ",file.export=" + kName + ",file.tls-creds=tls0",
+       {"--object", "tls-creds-x509,id=tls0,endpoint=client,dir=" + folder},
+       fio});
+  CHECK(rig.soon([&] { return server->counts().connected == 0; }));
+  const ServerCounts counts = server->counts();
+  CHECK(counts.violations + counts.stalled + counts.tlsFailed == 0);
+}
+#else
+void withTls(ServerRig&, const std::function<void(const Place&)>&) { MESSAGE("partly skipped: no TLS was built in"); }
+#endif
+
+// Over a unix socket, over TCP and by TLS, on every volume, over loop devices where they can be had.
 template <typename Use>
 void everywhere(Use use) {
   for (const char* type : {"extent", "log", "stripe"}) {
@@ -79,11 +139,18 @@ void everywhere(Use use) {
     SM_NEEDS_RING(rig);
     uint16_t port = 0;
     REQUIRE_OK(rig.server->listenTcp("127.0.0.1", 0, &port));
-    use(rig, "nbd+unix:///vm-1%2Fvda?socket=" + rig.path());
-    use(rig, "nbd://127.0.0.1:" + std::to_string(port) + "/vm-1%2Fvda");
+    const std::string image = "driver=raw,file.driver=nbd,file.export=" + kName + ",file.server.type=";
+    use(rig,
+        Place{
+            "nbd+unix:///vm-1%2Fvda?socket=" + rig.path(), image + "unix,file.server.path=" + rig.path(), {}, {"fio"}});
+    use(rig, Place{"nbd://127.0.0.1:" + std::to_string(port) + "/vm-1%2Fvda",
+                   image + "inet,file.server.host=127.0.0.1,file.server.port=" + std::to_string(port),
+                   {},
+                   {"fio"}});
     CHECK(rig.nobodyConnected());
     CHECK(rig.server->counts().violations == 0);
     CHECK(rig.server->counts().stalled == 0);
+    withTls(rig, [&](const Place& place) { use(rig, place); });
   }
 }
 
@@ -97,33 +164,34 @@ std::string imageOf(ServerRig& rig) {
 
 TEST_CASE("nbdinfo lists the exports and describes one") {
   SM_NEEDS_CLIENT("nbdinfo", "--version");
-  everywhere([](ServerRig& rig, const std::string& uri) {
-    checkRun({"nbdinfo", uri}, "export-size: " + std::to_string(rig.options.diskBytes));
-    checkRun({"nbdinfo", "--size", uri}, std::to_string(rig.options.diskBytes));
-    checkRun({"nbdinfo", "--map", uri}, "data");
-    checkRun({"nbdinfo", "--list", uri}, kName);
+  everywhere([](ServerRig& rig, const Place& place) {
+    checkRun({"nbdinfo", place.uri}, "export-size: " + std::to_string(rig.options.diskBytes));
+    checkRun({"nbdinfo", "--size", place.uri}, std::to_string(rig.options.diskBytes));
+    checkRun({"nbdinfo", "--map", place.uri}, "data");
+    checkRun({"nbdinfo", "--list", place.uri}, kName);
     for (const char* can : {"flush", "fua", "trim", "zero", "fast-zero", "df", "multi-conn", "cache"}) {
-      checkRun({"nbdinfo", "--can", can, uri});
+      checkRun({"nbdinfo", "--can", can, place.uri});
     }
   });
 }
 
 TEST_CASE("nbdcopy, there and back, by several connections") {
   SM_NEEDS_CLIENT("nbdcopy", "--version");
-  everywhere([](ServerRig& rig, const std::string& uri) {
+  everywhere([](ServerRig& rig, const Place& place) {
     const std::string image = imageOf(rig), back = rig.folder.file("back", 0);
-    checkRun({"nbdcopy", "--connections=4", "--flush", image, uri});
-    checkRun({"nbdcopy", "--connections=4", uri, back});
+    checkRun({"nbdcopy", "--connections=4", "--flush", image, place.uri});
+    checkRun({"nbdcopy", "--connections=4", place.uri, back});
     checkRun({"cmp", image, back});
   });
 }
 
 TEST_CASE("nbdsh: reads, writes, zeroes, trims, flushes and errors, by libnbd's own hand") {
   SM_NEEDS_CLIENT("/usr/bin/python3", "-m", "nbd", "--version");
-  everywhere([](ServerRig& rig, const std::string& uri) {
+  everywhere([](ServerRig& rig, const Place& place) {
     checkRun({"/usr/bin/python3", "-m", "nbd", "-c", R"(
 h.add_meta_context("base:allocation")
-h.connect_uri(")" + uri + R"(")
+h.set_uri_allow_local_file(True)
+h.connect_uri(")" + place.uri + R"(")
 data = bytes(range(256)) * 64
 h.pwrite(data, 8192, nbd.CMD_FLAG_FUA)
 assert h.pread(len(data), 8192) == data
@@ -156,8 +224,9 @@ print("as", "it", "should", "be")
 
 TEST_CASE("qemu-io: aligned, unaligned, zeroes, discards, large") {
   SM_NEEDS_CLIENT("qemu-io", "--version");
-  everywhere([](ServerRig& rig, const std::string& uri) {
-    std::vector<std::string> words{"qemu-io", "-f", "raw", uri};
+  everywhere([](ServerRig& rig, const Place& place) {
+    std::vector<std::string> words = place.qemu({"qemu-io"});
+    words.push_back(place.image);
     for (const char* command : {"write -P 0xa5 0 64k",
                                 "read -P 0xa5 0 64k",
                                 "write -P 1 100 1000",
@@ -191,22 +260,32 @@ TEST_CASE("qemu-io: aligned, unaligned, zeroes, discards, large") {
 
 TEST_CASE("qemu-img: convert, compare, map, check") {
   SM_NEEDS_CLIENT("qemu-img", "--version");
-  everywhere([](ServerRig& rig, const std::string& uri) {
+  everywhere([](ServerRig& rig, const Place& place) {
     const std::string image = imageOf(rig), back = rig.folder.file("back.qcow2", 0);
-    checkRun({"qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", image, uri});
-    checkRun({"qemu-img", "compare", "-f", "raw", "-F", "raw", image, uri}, "identical");
-    checkRun({"qemu-img", "map", "--output=json", "-f", "raw", uri}, "\"data\": true");
-    checkRun({"qemu-img", "convert", "-f", "raw", "-O", "qcow2", uri, back});
+    const auto checkImg = [&](std::vector<std::string> words, const std::vector<std::string>& more,
+                              const std::string& says = {}) {
+      words = place.qemu(std::move(words));
+      words.insert(words.end(), more.begin(), more.end());
+      checkRun(words, says);
+    };
+    const std::string ours = "driver=raw,file.filename=" + image, copy = "driver=qcow2,file.filename=" + back;
+    checkImg({"qemu-img", "convert", "-n", "--target-image-opts"}, {ours, place.image});
+    checkImg({"qemu-img", "compare"}, {ours, place.image}, "identical");
+    checkImg({"qemu-img", "map", "--output=json"}, {place.image}, "\"data\": true");
+    checkImg({"qemu-img", "convert", "-O", "qcow2"}, {place.image, back});
     checkRun({"qemu-img", "check", back}, "No errors");
-    checkRun({"qemu-img", "compare", "-f", "qcow2", "-F", "raw", back, uri}, "identical");
+    checkImg({"qemu-img", "compare"}, {copy, place.image}, "identical");
   });
 }
 
 TEST_CASE("fio verifies what it wrote at depth 64, over several connections") {
   SM_NEEDS_CLIENT("fio", "--enghelp=nbd");
-  everywhere([](ServerRig&, const std::string& uri) {
-    checkRun({"fio", "--name=verify", "--ioengine=nbd", "--uri=" + uri, "--rw=randwrite", "--bsrange=4k-64k",
-              "--blockalign=4k", "--size=8m", "--offset_increment=8m", "--numjobs=4", "--iodepth=64", "--verify=crc32c",
-              "--verify_state_save=0", "--verify_fatal=1", "--minimal"});
+  everywhere([](ServerRig&, const Place& place) {
+    std::vector<std::string> words = place.fio;
+    const std::string uri = place.uri.substr(0, place.uri.find("?tls-"));
+    words.insert(words.end(), {"--name=verify", "--ioengine=nbd", "--uri=" + uri, "--rw=randwrite", "--bsrange=4k-64k",
+                               "--blockalign=4k", "--size=8m", "--offset_increment=8m", "--numjobs=4", "--iodepth=64",
+                               "--verify=crc32c", "--verify_state_save=0", "--verify_fatal=1", "--minimal"});
+    checkRun(words);
   });
 }

@@ -37,7 +37,7 @@ struct RigOptions {
 };
 
 struct ServerRig {
-  explicit ServerRig(const RigOptions& given = {})
+  explicit ServerRig(const RigOptions& given = {}, std::unique_ptr<TlsServer> tls = nullptr)
       : options(given), folder(given.medium == "memory" ? memoryFolder() : std::getenv("TMPDIR")) {
     HostOptions hostOptions = options.host;
     hostOptions.threads = options.threads;
@@ -50,7 +50,7 @@ struct ServerRig {
     }
     REQUIRE_OK(host->formatVolume(options.type, devices, {}, true));
     REQUIRE_OK(host->openVolume("v0", options.type, devices, {}, &volume));
-    refused = Server::open(host->threads(), options.server, &server);
+    refused = Server::open(host->threads(), options.server, &server, std::move(tls));
     if (refused) return;
     for (size_t i = 0; i < options.disks; ++i) {
       disks.emplace_back();
