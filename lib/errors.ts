@@ -13,6 +13,8 @@ export type StratamapCode =
   | 'ERR_STRATAMAP_CONTRACT'
   /** There is no such device driver. */
   | 'ERR_STRATAMAP_DRIVER'
+  /** A file is no stored map, is damaged, or is of another version. */
+  | 'ERR_STRATAMAP_MAP'
   /** A file is no journal of a recording device; or the journal's path is missing. */
   | 'ERR_STRATAMAP_JOURNAL'
   /** A name is empty, too long or holds control characters. */

@@ -39,6 +39,7 @@ export {
   type DiskReference,
   type Extent,
   type Ledger,
+  type MapOptions,
   type Owner,
   openMap,
   type Place,

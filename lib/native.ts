@@ -91,7 +91,7 @@ export interface NativeProbeState {
 
 export interface Native {
   setErrorFactory(factory: typeof makeError): void;
-  /** Closes every host of this environment, and waits for it. */
+  /** Closes every host and every stored map of this environment, and waits for it. */
   shutDown(): void;
 
   attachLoop(
@@ -168,6 +168,11 @@ export interface Native {
   stopWorkload(workload: WorkloadHandle): void;
 
   openMap(): MapHandle;
+  /** Interval in ms. What follows is of such maps. */
+  openStoredMap(path: string, interval: number): Promise<MapHandle>;
+  flushMap(map: MapHandle): Promise<void>;
+  closeMap(map: MapHandle): Promise<void>;
+  mapNotices(map: MapHandle): string[];
   /** Words: diskOffset, length, flags, places; device and offset of each place. */
   mapLocate(map: MapHandle, vm: string, disk: string, offset: number, length: number): Float64Array;
   mapExtents(map: MapHandle, vm: string, disk: string, from: number, limit: number): Float64Array;

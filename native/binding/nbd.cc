@@ -74,7 +74,7 @@ Napi::Value serveNbd(const Napi::CallbackInfo& info) {
     }
   }
   box->readOnly = flagOf(info[5]);
-  if (!info[6].IsNull()) box->map = unwrap<AddressMap>(info.Env(), info[6]);
+  if (!info[6].IsNull()) box->map = unwrap<MapBox>(info.Env(), info[6])->map;
   return startJob(
       info.Env(), host,
       [host, box, asked]() -> Failure {
