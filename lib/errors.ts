@@ -9,6 +9,8 @@ export type StratamapCode =
   | 'ERR_STRATAMAP_BUFFER'
   /** The handle, or what it belongs to, is closed. */
   | 'ERR_STRATAMAP_CLOSED'
+  /** A configuration file is wrong: the message has a line for each mistake. */
+  | 'ERR_STRATAMAP_CONFIG'
   /** A shared object was built against another version of the contracts. */
   | 'ERR_STRATAMAP_CONTRACT'
   /** There is no such device driver. */
@@ -36,7 +38,7 @@ export type StratamapCode =
 export interface ErrorDetails {
   /** The errno, negative as in Node's own errors; see `util.getSystemErrorName`. */
   readonly errno?: number | undefined;
-  /** `host`, `device`, `volume`, `disk`, `loop`, `map`, `probe` or `interposer`. */
+  /** `host`, `device`, `volume`, `disk`, `loop`, `map`, `probe`, `interposer`, `nbd`, `serve` or `control`. */
   readonly layer?: string | undefined;
   /** The device's name. */
   readonly device?: string | undefined;

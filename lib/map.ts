@@ -161,11 +161,11 @@ class AddressMap {
   /**
    * The known extents of a disk, in virtual order. The snapshot: each 1024 extents are as of one instant, the instant at
    * which the iterator reaches them; what changes behind it is not told again, what changes before it is told as it is
-   * then. With no I/O in flight the whole is as of one instant.
+   * then. With no I/O in flight the whole is as of one instant. Begins at `from`, bytes.
    */
-  *extents(disk: DiskReference): Generator<Extent, void, undefined> {
+  *extents(disk: DiskReference, from = 0): Generator<Extent, void, undefined> {
     const { vm, name } = namesOf(disk);
-    for (let from = 0; ; ) {
+    for (check.integer(from, 'from'); ; ) {
       const chunk = this.#extents(native.mapExtents(this.#use(), vm, name, from, SNAPSHOT));
       yield* chunk;
       const last = chunk.at(-1);

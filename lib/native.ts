@@ -20,6 +20,7 @@ export type MapHandle = Handle<'map'>;
 export type ProbeHandle = Handle<'probe'>;
 export type InterposerHandle = Handle<'interposer'>;
 export type NbdHandle = Handle<'nbd'>;
+export type UnixSocketHandle = Handle<'socket'>;
 
 export interface DeviceFacts {
   path: string;
@@ -232,6 +233,11 @@ export interface Native {
   /** Timeout in ns, for what is in flight. */
   closeNbd(server: NbdHandle, timeout: number): Promise<void>;
   nbdCounters(server: NbdHandle): Promise<NbdCounters>;
+
+  /** A listening socket, 0600, in the place of one that nobody listens on; a failure has this `layer`. */
+  listenUnix(path: string, layer: string): Promise<{ fd: number; handle: UnixSocketHandle }>;
+  /** Removes its name, if that is still its own. */
+  unlinkUnix(socket: UnixSocketHandle): void;
 }
 
 /** The package's root, from lib/ as from dist/. */
