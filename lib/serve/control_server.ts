@@ -10,11 +10,12 @@ import type { Service } from './service.js';
 const CONNECTIONS = 32;
 const LONGEST = 2 ** 16; // bytes of a request
 const IDLE = 300_000; // ms
+const GRACE = 5_000; // ms
 
 const { ParseError, InvalidRequest } = JSONRPCErrorCode;
 
 export interface ControlServer {
-  /** Answers what is being answered, and closes. */
+  /** Answers what is being answered, for at most five seconds, and closes. */
   close(): Promise<void>;
 }
 
@@ -22,10 +23,11 @@ export interface ControlServer {
 export async function openControlServer(service: Service, path: string): Promise<ControlServer> {
   const rpc = makeRpcServer(service);
   const { fd, handle } = await native.listenUnix(path, 'control');
-  const open = new Map<net.Socket, Promise<void>>();
+  const open = new Set<Connection>();
   const server = net.createServer((socket) => {
-    const serving = serve(rpc, socket).finally(() => open.delete(socket));
-    open.set(socket, serving);
+    const connection = new Connection(rpc, socket);
+    open.add(connection);
+    void connection.ended.then(() => open.delete(connection));
   });
   server.maxConnections = CONNECTIONS;
   server.listen({ fd });
@@ -35,29 +37,54 @@ export async function openControlServer(service: Service, path: string): Promise
       native.unlinkUnix(handle);
       const closed = once(server, 'close');
       server.close();
-      for (const socket of open.keys()) socket.resume().end().unref();
-      await Promise.all(open.values());
-      await closed;
+      for (const each of open) each.end();
+      const late = setTimeout(() => open.forEach((each) => void each.destroy()), GRACE);
+      await closed; // it waits for the connections
+      clearTimeout(late);
     },
   };
 }
 
-/** One after the other, until the client goes, or says what is no message. */
-async function serve(rpc: JSONRPCServer, socket: net.Socket): Promise<void> {
-  socket.setTimeout(IDLE, () => socket.destroy());
-  try {
-    for await (const line of linesOf(socket, LONGEST)) {
-      const answer = await answerTo(rpc, line);
-      if (answer) await writeLine(socket, answer);
-    }
-  } catch (error) {
-    if (error instanceof TooLong) {
+/** A client: its requests one after the other, until it goes, or says what is no message, or `end`. */
+class Connection {
+  readonly #socket: net.Socket;
+  readonly ended: Promise<void>;
+  #answering = false;
+  #ending = false;
+
+  constructor(rpc: JSONRPCServer, socket: net.Socket) {
+    this.#socket = socket;
+    socket.setTimeout(IDLE, () => socket.destroy());
+    socket.on('error', () => {}); // the client has gone
+    this.ended = this.#serve(rpc).catch(() => {});
+  }
+
+  async #serve(rpc: JSONRPCServer): Promise<void> {
+    try {
+      for await (const line of linesOf(this.#socket, LONGEST)) {
+        this.#answering = true;
+        const answer = await answerTo(rpc, line);
+        if (answer) await writeLine(this.#socket, answer);
+        this.#answering = false;
+        if (this.#ending) break;
+      }
+    } catch (error) {
+      if (!(error instanceof TooLong)) throw error;
       const message = `a request has at most ${LONGEST} bytes`;
-      await writeLine(socket, createJSONRPCErrorResponse(null, InvalidRequest, message)).catch(() => {});
+      await writeLine(this.#socket, createJSONRPCErrorResponse(null, InvalidRequest, message));
+    } finally {
+      this.#socket.destroy();
     }
-    // Else the client has gone.
-  } finally {
-    socket.destroy();
+  }
+
+  /** After what is being answered. */
+  end(): void {
+    this.#ending = true;
+    if (!this.#answering) this.#socket.destroy();
+  }
+
+  destroy(): void {
+    this.#socket.destroy();
   }
 }
 

@@ -171,10 +171,14 @@ export class Service {
   }
 
   async #takeOut(): Promise<boolean> {
-    for (const limit of this.#limits.splice(0)) await limit.detach();
+    await this.#takeLimitsOut();
     const probe = this.#probe;
     this.#probe = undefined;
     return (await probe?.detach()) ?? true;
+  }
+
+  async #takeLimitsOut(): Promise<void> {
+    for (const limit of this.#limits.splice(0)) await limit.detach();
   }
 
   #inTurn<T>(what: () => Promise<T>): Promise<T> {
@@ -200,6 +204,8 @@ export class Service {
     const failures: unknown[] = [];
     const each = (all: Promise<unknown>[]) =>
       Promise.all(all.map((one) => one.catch((error: unknown) => failures.push(error))));
+    // What they hold back goes on at once: else clients would wait for it in vain.
+    await each([this.#inTurn(() => this.#takeLimitsOut())]);
     await each([
       ...this.#servers.map(({ server }) => server.close()),
       ...(this.#control ? [this.#control.close()] : []),

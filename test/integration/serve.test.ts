@@ -338,21 +338,37 @@ test('disks that are not as configured are told, and what was opened is closed',
   expect(again.ready.disks).toHaveLength(2);
 });
 
-test('a second signal does not wait for what is held back', async () => {
+test('what a limit holds back is answered at the end', async () => {
   const policies = 'policies: [{ limit: { disk: vm-1/vda, iops: 0.01, burst: 100 } }]';
   const { folder, socket, config } = await setting({ more: policies });
   const served = await startServe(folder, config);
   const client = await NbdClient.connect(socket, 'vm-1/vda');
   for (let i = 0; i < 2; ++i) await client.write(i * 4096, pattern(4096)); // what the burst allows, and one
-  const held = client.write(8192, pattern(4096)).catch(() => 'gone');
+  let answered = false;
+  const held = client.write(8192, pattern(4096)).then(() => (answered = true));
   const recorded = () => served.ask<ProbeState>('probe', 'state').then(({ stats }) => stats?.recorded ?? 0);
   while ((await recorded()) < 3) await new Promise((resolve) => setTimeout(resolve, 10));
+  expect(answered).toBe(false);
+  served.child.kill('SIGTERM');
+  await held;
+  expect(await served.ended).toEqual({ code: 0, signal: null, stderr: '' });
+});
+
+test('a second signal does not wait for a client that takes no answers', async () => {
+  const { folder, socket, config } = await setting();
+  const served = await startServe(folder, config);
+  const client = await NbdClient.connect(socket, 'vm-1/vda');
+  client.pause();
+  const answers = Array.from({ length: 16 }, (_, i) => client.read(i * MiB, MiB).catch(() => 'gone'));
+  const state = () => served.ask<ProbeState>('probe', 'state').then(({ stats }) => stats?.recorded ?? 0);
+  while ((await state()) === 0) await new Promise((resolve) => setTimeout(resolve, 10));
   served.child.kill('SIGTERM');
   while (existsSync(socket)) await new Promise((resolve) => setTimeout(resolve, 10));
   expect(served.child.exitCode).toBeNull();
   served.child.kill('SIGTERM');
   expect(await served.ended).toMatchObject({ code: null, signal: 'SIGTERM' });
-  expect(await held).toBe('gone');
+  client.close();
+  expect(await Promise.all(answers)).toContain('gone');
 });
 
 test('a configuration is checked without anything being touched', async () => {

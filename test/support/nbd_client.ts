@@ -123,6 +123,10 @@ export class NbdClient {
   async flush(): Promise<void> {
     await this.#ask('flush', 0, 0);
   }
+  /** Reads no more answers. */
+  pause(): void {
+    this.#socket.pause();
+  }
   close(): void {
     this.#socket.destroy();
   }
