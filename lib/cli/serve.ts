@@ -8,6 +8,7 @@ interface Flags {
   json?: true;
 }
 
+const NOTICES = 10_000; // ms
 const SIGNALS = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const;
 
 export function serveCommand(): Command {
@@ -38,22 +39,36 @@ async function run(file: string, { check, json }: Flags): Promise<void> {
   const signal = firstSignal();
   try {
     await using service = await serveConfig(config);
-    for (const notice of service.notices) console.error(`stratamap serve: ${notice}`);
+    const tell = noticesOf(service);
+    tell();
+    // It also keeps the process, where there are no exports.
+    const telling = setInterval(tell, NOTICES);
     process.stdout.write(`${json ? JSON.stringify(readyOf(service)) : textOf(service)}\n`);
     await signal.came;
+    clearInterval(telling);
+    tell();
   } finally {
     signal.forget();
   }
 }
 
+/** Prints, each time, the notices that have come since. */
+function noticesOf(service: Service): () => void {
+  const told = new Set<string>();
+  return () => {
+    for (const notice of service.notices) {
+      if (told.has(notice)) continue;
+      told.add(notice);
+      console.error(`stratamap serve: ${notice}`);
+    }
+  };
+}
+
 /** Waits for the first signal; the second then does what it does to any process. */
 function firstSignal(): { came: Promise<void>; forget(): void } {
-  // A configuration without exports is served as well: nothing else may keep the process.
-  const alive = setInterval(() => {}, 2 ** 31 - 1);
   let first = () => {};
   const came = new Promise<void>((resolve) => (first = resolve));
   const forget = () => {
-    clearInterval(alive);
     for (const name of SIGNALS) process.off(name, handler);
   };
   const handler = () => {

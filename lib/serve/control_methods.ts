@@ -1,7 +1,7 @@
 // What can be asked by the control socket. Answers are bounded: who asks for more goes on where the last one ended.
 import { JSONRPCErrorCode, JSONRPCErrorException, JSONRPCServer } from 'json-rpc-2.0';
 import { z } from 'zod';
-import { StratamapError } from '../errors.js';
+import type { StratamapError } from '../errors.js';
 import type { Extent, Ledger, Owner } from '../map.js';
 import type { ProbeStats } from '../probe.js';
 import type { ProbeRequest, ServedDisk, Service } from './service.js';
@@ -9,6 +9,8 @@ import type { ProbeRequest, ServedDisk, Service } from './service.js';
 /** How much of a disk or device one answer covers, bytes; and how many extents one has. */
 const WINDOW = 2 ** 24;
 const EXTENTS = 1024;
+/** The code of what was asked rightly and has failed; `data` has the error's own code, and layer. */
+const FAILED = 1;
 
 export interface ProbeState {
   attached: boolean;
@@ -108,9 +110,8 @@ function methodsOf(service: Service): ControlMethods {
 function told(error: unknown): JSONRPCErrorException {
   if (error instanceof JSONRPCErrorException) return error;
   const { message, code, layer } = error as StratamapError;
-  const ours = error instanceof StratamapError || error instanceof TypeError || error instanceof RangeError;
-  const rpcCode = error instanceof StratamapError || !ours ? 1 : JSONRPCErrorCode.InvalidParams;
-  return new JSONRPCErrorException(message, rpcCode, { code, layer });
+  const wrong = error instanceof TypeError || error instanceof RangeError;
+  return new JSONRPCErrorException(message, wrong ? JSONRPCErrorCode.InvalidParams : FAILED, { code, layer });
 }
 
 export function makeRpcServer(service: Service): JSONRPCServer {

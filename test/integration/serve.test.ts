@@ -1,7 +1,7 @@
 // `stratamap serve` on loop devices, its clients and the commands that ask it: what they say against the bytes.
 import { execFile } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
 import { createInterface } from 'node:readline';
@@ -11,7 +11,6 @@ import {
   connectControl,
   type Extent,
   type Ledger,
-  type MachineReport,
   type Owner,
   openHost,
   type Place,
@@ -26,7 +25,6 @@ import { MiB, pattern } from '../support/stack.js';
 
 const run = promisify(execFile);
 const withClients = needsProgram('stratamap serve with NBD clients', 'qemu-io', 'nbdinfo');
-const withSetpriv = needsProgram('stratamap doctor without capabilities', 'setpriv');
 
 /** A device of `bytes`: a loop device where they can be had, else a plain file. */
 async function makeDevice(bytes: number, name: string): Promise<string> {
@@ -371,6 +369,27 @@ test('a second signal does not wait for a client that takes no answers', async (
   expect(await Promise.all(answers)).toContain('gone');
 });
 
+test('a map that cannot be written stops nothing, and is told', async () => {
+  const { folder, socket, config } = await setting();
+  // Nothing can be made under a name that a folder with something in it has.
+  mkdirSync(path.join(folder, 'map.unfinished', 'in'), { recursive: true });
+  const served = await startServe(folder, config);
+  const client = await NbdClient.connect(socket, 'vm-1/vda');
+  const data = pattern(8192);
+  await client.write(0, data);
+  expect((await client.read(0, 8192)).equals(data)).toBe(true);
+  expect(await served.ask('extents', 'vm-1/vda')).toMatchObject([{ state: 'mapped', length: 8192 }]);
+  served.child.kill('SIGTERM');
+  const { code, stderr } = await served.ended;
+  expect(code).toBe(1);
+  expect(stderr).toContain(`the map ${path.join(folder, 'map')} cannot be written anew`);
+  rmSync(path.join(folder, 'map.unfinished'), { recursive: true });
+  const again = await startServe(folder, config);
+  expect((await (await NbdClient.connect(socket, 'vm-1/vda')).read(0, 8192)).equals(data)).toBe(true);
+  again.child.kill('SIGTERM');
+  expect((await again.ended).code).toBe(0);
+});
+
 test('a configuration is checked without anything being touched', async () => {
   const { folder, config } = await setting();
   const file = path.join(folder, 'host.yaml');
@@ -382,33 +401,4 @@ test('a configuration is checked without anything being touched', async () => {
   expect(code).toBe(1);
   expect(stderr.split('\n').filter(Boolean)).toHaveLength(2);
   expect(stderr).toContain(`${file}:6:9: volumes.v0.typ is not known here`);
-});
-
-const factOf = ({ facts }: MachineReport, name: string) => facts.find((each) => each.name === name);
-
-test('doctor tells what this machine has', async () => {
-  const { code, stdout } = await stratamap(['doctor', '--json']);
-  expect(code).toBe(0);
-  const report = JSON.parse(stdout) as MachineReport;
-  expect(factOf(report, 'loop devices')?.state).toBe(hasLoop ? 'present' : 'absent');
-  const host = await openHost();
-  const refused = host.notices.some((notice) => notice.startsWith('io_uring'));
-  await host.close();
-  expect(factOf(report, 'io_uring')?.state).toBe(refused ? 'absent' : 'present');
-  for (const { name, state, found, for: what, follows } of report.facts) {
-    expect(found, name).not.toBe('');
-    expect(what, name).not.toBe('');
-    if (state !== 'present') expect(follows, name).not.toBe('');
-  }
-  const text = (await stratamap(['doctor'])).stdout;
-  for (const { found } of report.facts) expect(text).toContain(found);
-});
-
-withSetpriv('doctor tells what a process without capabilities lacks', async () => {
-  const program = path.join(import.meta.dirname, '../../dist/cli/main.js');
-  const { stdout } = await run('setpriv', ['--bounding-set=-all', process.execPath, program, 'doctor', '--json']);
-  const report = JSON.parse(stdout) as MachineReport;
-  for (const name of ['CAP_SYS_ADMIN', 'CAP_IPC_LOCK', 'CAP_PERFMON', 'loop devices']) {
-    expect(factOf(report, name), name).toMatchObject({ state: 'absent', follows: expect.stringMatching(/./) });
-  }
 });
