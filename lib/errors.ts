@@ -9,10 +9,14 @@ export type StratamapCode =
   | 'ERR_STRATAMAP_BUFFER'
   /** The handle, or what it belongs to, is closed. */
   | 'ERR_STRATAMAP_CLOSED'
+  /** A configuration file is wrong: the message has a line for each mistake. */
+  | 'ERR_STRATAMAP_CONFIG'
   /** A shared object was built against another version of the contracts. */
   | 'ERR_STRATAMAP_CONTRACT'
   /** There is no such device driver. */
   | 'ERR_STRATAMAP_DRIVER'
+  /** A file is no stored map, is damaged, or is of another version. */
+  | 'ERR_STRATAMAP_MAP'
   /** A file is no journal of a recording device; or the journal's path is missing. */
   | 'ERR_STRATAMAP_JOURNAL'
   /** A name is empty, too long or holds control characters. */
@@ -38,7 +42,7 @@ export type StratamapCode =
 export interface ErrorDetails {
   /** The errno, negative as in Node's own errors; see `util.getSystemErrorName`. */
   readonly errno?: number | undefined;
-  /** `host`, `device`, `volume`, `disk`, `loop`, `map`, `probe`, `interposer` or `nbd`. */
+  /** `host`, `device`, `volume`, `disk`, `loop`, `map`, `probe`, `interposer`, `nbd`, `serve` or `control`. */
   readonly layer?: string | undefined;
   /** The device's name. */
   readonly device?: string | undefined;

@@ -11,6 +11,7 @@ export type {
   RecordingDeviceOptions,
 } from './device.js';
 export type { Disk, DiskOperation, IoOptions, WriteOptions } from './disk.js';
+export { inspectMachine, type MachineFact, type MachineReport } from './doctor.js';
 export { AbortError, type ErrorDetails, type StratamapCode, StratamapError } from './errors.js';
 export { type Host, type HostOptions, openHost } from './host.js';
 export type {
@@ -39,6 +40,7 @@ export {
   type DiskReference,
   type Extent,
   type Ledger,
+  type MapOptions,
   type Owner,
   openMap,
   type Place,
@@ -58,6 +60,25 @@ export {
   type ProbeStats,
 } from './probe.js';
 export { type CrashOptions, type Journal, readJournal, replayCrash } from './replay.js';
+export {
+  type ConfigError,
+  type ConfigProblem,
+  type ControlClient,
+  connectControl,
+  type DeviceConfig,
+  type DiskConfig,
+  type ExportConfig,
+  type LedgerAnswer,
+  type LimitConfig,
+  type ProbeRequest,
+  type ProbeState,
+  readServeConfig,
+  type ServeConfig,
+  type ServedDisk,
+  type Service,
+  serve,
+  type VolumeConfig,
+} from './serve/index.js';
 export type {
   CreateDiskOptions,
   DiskEntry,

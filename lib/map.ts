@@ -113,8 +113,16 @@ class AddressMap {
     };
     mapNames = (map) => map.#names;
   }
-  #handle: MapHandle | undefined = native.openMap();
-  readonly #names = new Names(this.#handle as MapHandle);
+  #handle: MapHandle | undefined;
+  readonly #names: Names;
+  readonly #stored: boolean;
+  #closing = Promise.resolve();
+
+  constructor(handle: MapHandle, stored: boolean) {
+    this.#handle = handle;
+    this.#names = new Names(handle);
+    this.#stored = stored;
+  }
 
   /** Where a range of a disk lies. The answer covers the range without gaps, in order. */
   locate(disk: DiskReference, offset: number, length: number): Extent[] {
@@ -153,11 +161,11 @@ class AddressMap {
   /**
    * The known extents of a disk, in virtual order. The snapshot: each 1024 extents are as of one instant, the instant at
    * which the iterator reaches them; what changes behind it is not told again, what changes before it is told as it is
-   * then. With no I/O in flight the whole is as of one instant.
+   * then. With no I/O in flight the whole is as of one instant. Begins at `from`, bytes.
    */
-  *extents(disk: DiskReference): Generator<Extent, void, undefined> {
+  *extents(disk: DiskReference, from = 0): Generator<Extent, void, undefined> {
     const { vm, name } = namesOf(disk);
-    for (let from = 0; ; ) {
+    for (check.integer(from, 'from'); ; ) {
       const chunk = this.#extents(native.mapExtents(this.#use(), vm, name, from, SNAPSHOT));
       yield* chunk;
       const last = chunk.at(-1);
@@ -177,14 +185,33 @@ class AddressMap {
     return { devices: own, unmapped };
   }
 
+  /**
+   * Everything that is known now is in the file, durably, when it resolves; in memory alone there is nothing to do. What
+   * could not be written is tried again, at every interval and by every flush: a failure loses nothing.
+   */
+  async flush(): Promise<void> {
+    const handle = this.#use();
+    if (this.#stored) await native.flushMap(handle);
+  }
+
+  /** What the user should know: that the file could not be written, and why. One sentence each. */
+  get notices(): string[] {
+    return this.#stored && this.#handle !== undefined ? native.mapNotices(this.#handle) : [];
+  }
+
   /** Whether the map was closed. */
   get closed(): boolean {
     return this.#handle === undefined;
   }
 
-  /** Forgets everything. A probe that is attached goes on until it is detached. */
-  async close(): Promise<void> {
+  /**
+   * Forgets everything; of a stored map after a flush, and the file is free then, also where that fails. A probe that is
+   * attached goes on until it is detached, but what it learns is not kept. A second call is the same as the first.
+   */
+  close(): Promise<void> {
+    if (this.#handle !== undefined && this.#stored) this.#closing = native.closeMap(this.#handle);
     this.#handle = undefined;
+    return this.#closing;
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -236,7 +263,28 @@ export function namesOf(disk: DiskReference): { vm: string; name: string } {
   };
 }
 
-/** An empty map. A probe fills it. */
-export async function openMap(): Promise<AddressMap> {
-  return new AddressMap();
+export interface MapOptions {
+  /**
+   * A file that keeps the map; it is made where there is none. Another beside it, `<path>.unfinished`, comes and goes.
+   * One map at a time has it, in all processes.
+   */
+  path?: string | undefined;
+  /** How often what was learned is written there, ms: what a crash may lose. 10 to 3600000, default 1000. */
+  interval?: number | undefined;
+}
+
+/**
+ * A map, which a probe fills: empty, or what its file holds. All of that is `stale`: it tells where to look, and what is
+ * read or written there again is `mapped` again. A file that is no map, damaged at another place than its end, or of a
+ * newer version is refused (`ERR_STRATAMAP_MAP`), and left as it is.
+ */
+export async function openMap(options: MapOptions = {}): Promise<AddressMap> {
+  const { path, interval } = check.object(options, 'options');
+  if (path === undefined) {
+    if (interval !== undefined) throw wrongType('interval needs a path: give both', 'ERR_INVALID_ARG_VALUE');
+    return new AddressMap(native.openMap(), false);
+  }
+  if (check.string(path, 'path') === '') throw wrongType('path must not be empty', 'ERR_INVALID_ARG_VALUE');
+  const ms = check.integer(interval ?? 1000, 'interval', 10, 3_600_000);
+  return new AddressMap(await native.openStoredMap(path, ms), true);
 }

@@ -20,6 +20,7 @@ export type MapHandle = Handle<'map'>;
 export type ProbeHandle = Handle<'probe'>;
 export type InterposerHandle = Handle<'interposer'>;
 export type NbdHandle = Handle<'nbd'>;
+export type UnixSocketHandle = Handle<'socket'>;
 
 export interface DeviceFacts {
   path: string;
@@ -91,7 +92,7 @@ export interface NativeProbeState {
 
 export interface Native {
   setErrorFactory(factory: typeof makeError): void;
-  /** Closes every host of this environment, and waits for it. */
+  /** Closes every host and every stored map of this environment, and waits for it. */
   shutDown(): void;
 
   attachLoop(
@@ -170,6 +171,11 @@ export interface Native {
   stopWorkload(workload: WorkloadHandle): void;
 
   openMap(): MapHandle;
+  /** Interval in ms. What follows is of such maps. */
+  openStoredMap(path: string, interval: number): Promise<MapHandle>;
+  flushMap(map: MapHandle): Promise<void>;
+  closeMap(map: MapHandle): Promise<void>;
+  mapNotices(map: MapHandle): string[];
   /** Words: diskOffset, length, flags, places; device and offset of each place. */
   mapLocate(map: MapHandle, vm: string, disk: string, offset: number, length: number): Float64Array;
   mapExtents(map: MapHandle, vm: string, disk: string, from: number, limit: number): Float64Array;
@@ -227,9 +233,16 @@ export interface Native {
     map: MapHandle | null,
     tls: readonly [ca: string, cert: string, key: string, verifyPeer: boolean] | null,
   ): Promise<{ handle: NbdHandle; port: number }>;
+  /** Why the server knows no TLS, and what to do; empty where it does. */
+  tlsMissing(): string;
   /** Timeout in ns, for what is in flight. */
   closeNbd(server: NbdHandle, timeout: number): Promise<void>;
   nbdCounters(server: NbdHandle): Promise<NbdCounters>;
+
+  /** A listening socket, 0600, in the place of one that nobody listens on; a failure has this `layer`. */
+  listenUnix(path: string, layer: string): Promise<{ fd: number; handle: UnixSocketHandle }>;
+  /** Removes its name, if that is still its own. */
+  unlinkUnix(socket: UnixSocketHandle): void;
 }
 
 /** The package's root, from lib/ as from dist/. */

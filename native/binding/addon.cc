@@ -32,6 +32,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   addPolicy(exports);
   addNbd(exports);
   addReplay(exports);
+  addUnixSocket(exports);
   return exports;
 }
 

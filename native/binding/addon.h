@@ -22,5 +22,6 @@ void addProbe(Napi::Object exports);
 void addPolicy(Napi::Object exports);
 void addNbd(Napi::Object exports);
 void addReplay(Napi::Object exports);
+void addUnixSocket(Napi::Object exports);
 
 }  // namespace sm::binding

@@ -15,6 +15,7 @@
 namespace sm::binding {
 
 class HostBox;
+struct MapBox;
 
 class Environment {
  public:
@@ -26,7 +27,8 @@ class Environment {
             env, [this] { return hasPolicies(); }, [this] { endPolicies(); }) {}
   static Environment& of(Napi::Env env) { return *env.GetInstanceData<Environment>(); }
 
-  // Closes every host that is still open, whatever is in flight. At the process's exit and at the environment's end.
+  // Closes every host that is still open, whatever is in flight, and then every stored map. At the process's exit and
+  // at the environment's end.
   void shutDown();
 
   bool hasPolicies() const;
@@ -37,6 +39,7 @@ class Environment {
   Napi::FunctionReference makeError;
   Mailbox mailbox;
   std::unordered_set<HostBox*> hosts;
+  std::unordered_set<MapBox*> maps;  // stored ones
   IoFront io;
   Vigil vigil;  // while there are policies
 };

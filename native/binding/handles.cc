@@ -9,6 +9,22 @@
 
 namespace sm::binding {
 
+void JobQueue::enqueue(Job* job) {
+  if (std::exchange(running_, true)) {
+    waiting_.push_back(job);
+  } else {
+    job->Queue();
+  }
+}
+
+void JobQueue::finished() {
+  running_ = !waiting_.empty();
+  if (!running_) return;
+  Job* next = waiting_.front();
+  waiting_.pop_front();
+  next->Queue();
+}
+
 HostBox::HostBox(Environment& environment, std::unique_ptr<Host> opened)
     : host(std::move(opened)), environment_(&environment) {
   environment.hosts.insert(this);
@@ -20,22 +36,6 @@ HostBox::~HostBox() {
   if (!host) return;
   // Every handle was garbage-collected: close it off the JavaScript thread.
   startDetached(environment_->env, [host = std::shared_ptr<Host>(std::move(host))]() mutable { host.reset(); });
-}
-
-void HostBox::enqueue(Job* job) {
-  if (std::exchange(running_, true)) {
-    waiting_.push_back(job);
-  } else {
-    job->Queue();
-  }
-}
-
-void HostBox::finished() {
-  running_ = !waiting_.empty();
-  if (!running_) return;
-  Job* next = waiting_.front();
-  waiting_.pop_front();
-  next->Queue();
 }
 
 void HostBox::note(std::string sentence) {
@@ -92,6 +92,18 @@ Failure HostBox::closeUnderLock() {
   return failure;
 }
 
+MapBox::MapBox(Environment& owner, std::shared_ptr<AddressMap> opened, std::shared_ptr<MapStore> kept)
+    : map(std::move(opened)), store(std::move(kept)), environment(&owner) {
+  if (store) owner.maps.insert(this);
+}
+
+MapBox::~MapBox() {
+  if (!store || !environment) return;
+  environment->maps.erase(this);
+  // Garbage: what it knows is written off the JavaScript thread.
+  startDetached(environment->env, [store = store] { store->close(); });
+}
+
 PolicyBox::~PolicyBox() {
   if (!wasIn) return;
   std::lock_guard lock(host->chains);
@@ -122,6 +134,11 @@ void Environment::shutDown() {
     host->orphan();
   }
   hosts.clear();
+  for (MapBox* map : maps) {
+    map->store->close();
+    map->environment = nullptr;
+  }
+  maps.clear();
 }
 
 }  // namespace sm::binding

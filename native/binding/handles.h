@@ -16,6 +16,8 @@
 #include "binding/node_api.h"
 #include "host/host.h"
 #include "intercept/probe.h"
+#include "map/address_map.h"
+#include "map/store/map_store.h"
 #include "policies/policy.h"
 
 namespace sm::binding {
@@ -36,15 +38,23 @@ class Guest {
   const DiskBox* const disk;
 };
 
-class HostBox : public std::enable_shared_from_this<HostBox> {
+// Runs jobs one at a time, in the order of the calls, and never has more than one of libuv's threads.
+class JobQueue {
+ public:
+  void enqueue(Job* job);
+  void finished();  // the running job has settled
+
+ private:
+  std::deque<Job*> waiting_;
+  bool running_ = false;
+};
+
+class HostBox : public JobQueue, public std::enable_shared_from_this<HostBox> {
  public:
   HostBox(Environment& environment, std::unique_ptr<Host> host);
   ~HostBox();
 
   bool open() const { return host != nullptr; }
-  // Runs jobs one at a time, in the order of the calls, and never has more than one of libuv's threads.
-  void enqueue(Job* job);
-  void finished();  // the running job has settled
   // Takes out policies, ends guests, detaches probes, closes the host, waits for what is in flight. Idempotent.
   void shutDown();
   Failure closeUnderLock();  // of these, what a job may do: `busy` is held, guests have ended
@@ -79,8 +89,6 @@ class HostBox : public std::enable_shared_from_this<HostBox> {
 
  private:
   Environment* environment_;
-  std::deque<Job*> waiting_;
-  bool running_ = false;
   mutable std::mutex notesMutex_;
   std::vector<std::string> notes_;
 };
@@ -106,6 +114,16 @@ struct PolicyBox {
 
 // The probe behind a handle, null once it is detached, and its host.
 std::shared_ptr<Probe> probeOf(napi_env env, napi_value value, const HostBox** host);
+
+// A map, and where it is kept, if it is. Jobs: those that ask the store for something.
+struct MapBox : JobQueue {
+  MapBox(Environment& environment, std::shared_ptr<AddressMap> map, std::shared_ptr<MapStore> store);
+  ~MapBox();
+
+  const std::shared_ptr<AddressMap> map;
+  const std::shared_ptr<MapStore> store;  // or null
+  Environment* environment;               // null: it has ended, and the store is closed
+};
 
 struct DeviceBox {
   std::shared_ptr<HostBox> host;

@@ -14,12 +14,6 @@
 namespace sm::binding {
 namespace {
 
-Napi::Array toArray(Napi::Env env, const std::vector<std::string>& strings) {
-  Napi::Array array = Napi::Array::New(env, strings.size());
-  for (uint32_t i = 0; i < strings.size(); ++i) array[i] = strings[i];
-  return array;
-}
-
 // openHost(threads, requests, bufferBytes, uring): promise of the host's handle.
 Napi::Value openHost(const Napi::CallbackInfo& info) {
   const HostOptions options{.threads = uint32_t(numberOf(info[0])),
@@ -37,10 +31,10 @@ Napi::Value openHost(const Napi::CallbackInfo& info) {
 // hostNotices(host): strings. Empty when it is closed.
 Napi::Value hostNotices(const Napi::CallbackInfo& info) {
   const auto& host = unwrap<HostBox>(info.Env(), info[0]);
-  if (!host->open()) return toArray(info.Env(), {});
+  if (!host->open()) return toStrings(info.Env(), {});
   std::vector<std::string> notices = host->host->notices();
   for (std::string& note : host->notes()) notices.push_back(std::move(note));
-  return toArray(info.Env(), notices);
+  return toStrings(info.Env(), notices);
 }
 
 // closeHost(host): promise. Disks, volumes and devices that are still open are closed with it.
@@ -49,8 +43,8 @@ Napi::Value closeHost(const Napi::CallbackInfo& info) {
   return startJob(info.Env(), host, [host] { return host->closeUnderLock(); });
 }
 
-Napi::Value volumeTypes(const Napi::CallbackInfo& info) { return toArray(info.Env(), sm::volumeTypes()); }
-Napi::Value deviceDrivers(const Napi::CallbackInfo& info) { return toArray(info.Env(), sm::deviceDrivers()); }
+Napi::Value volumeTypes(const Napi::CallbackInfo& info) { return toStrings(info.Env(), sm::volumeTypes()); }
+Napi::Value deviceDrivers(const Napi::CallbackInfo& info) { return toStrings(info.Env(), sm::deviceDrivers()); }
 
 }  // namespace
 

@@ -10,9 +10,16 @@ namespace sm::binding {
 
 Job::Job(Napi::Env env, std::shared_ptr<HostBox> host, Work work, Finish finish)
     : Napi::AsyncWorker(env, "stratamap"),
+      queue_(host),
       host_(std::move(host)),
       work_(std::move(work)),
       finish_(std::move(finish)),
+      deferred_(Napi::Promise::Deferred::New(env)) {}
+
+Job::Job(Napi::Env env, std::shared_ptr<JobQueue> queue, Work work)
+    : Napi::AsyncWorker(env, "stratamap"),
+      queue_(std::move(queue)),
+      work_(std::move(work)),
       deferred_(Napi::Promise::Deferred::New(env)) {}
 
 void Job::Execute() {
@@ -39,7 +46,7 @@ void Job::OnOK() {
   } catch (const Napi::Error&) {
     // The environment is ending: there is nobody left to tell.
   }
-  if (host_) host_->finished();
+  if (queue_) queue_->finished();
 }
 
 Napi::Promise startJob(Napi::Env env, const std::shared_ptr<HostBox>& host, Job::Work work, Job::Finish finish) {
@@ -50,6 +57,13 @@ Napi::Promise startJob(Napi::Env env, const std::shared_ptr<HostBox>& host, Job:
   } else {
     job->Queue();
   }
+  return promise;
+}
+
+Napi::Promise startInOrder(Napi::Env env, const std::shared_ptr<JobQueue>& queue, Job::Work work) {
+  Job* job = new Job(env, queue, std::move(work));
+  Napi::Promise promise = job->promise();
+  queue->enqueue(job);
   return promise;
 }
 

@@ -1,11 +1,15 @@
 // Address maps for JavaScript. Answers go up as flat arrays of doubles (every quantity here is exact below 2^53), which
 // lib/map.ts turns into objects: one allocation for each answer, not five for each extent.
 #include <algorithm>
+#include <chrono>
 #include <memory>
 
 #include "binding/addon.h"
 #include "binding/arguments.h"
+#include "binding/environment.h"
 #include "binding/handles.h"
+#include "binding/job.h"
+#include "host/failures.h"
 #include "map/address_map.h"
 
 namespace sm::binding {
@@ -36,10 +40,45 @@ Napi::Value toArray(Napi::Env env, const std::vector<VirtualExtent>& extents) {
 }
 
 const std::shared_ptr<AddressMap>& mapOf(const Napi::CallbackInfo& info) {
-  return unwrap<AddressMap>(info.Env(), info[0]);
+  return unwrap<MapBox>(info.Env(), info[0])->map;
 }
 
-Napi::Value openMap(const Napi::CallbackInfo& info) { return wrap(info.Env(), std::make_shared<AddressMap>()); }
+// openMap(): a map in memory alone.
+Napi::Value openMap(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  return wrap(env, std::make_shared<MapBox>(Environment::of(env), std::make_shared<AddressMap>(), nullptr));
+}
+
+Failure toFailure(const StoreFailure& failure) {
+  return failure ? failed(failure.error, "map", failure.message, failure.code) : Failure{};
+}
+
+// openStoredMap(path, interval in ms): promise of the map's handle.
+Napi::Value openStoredMap(const Napi::CallbackInfo& info) {
+  const auto map = std::make_shared<AddressMap>();
+  const auto store = std::make_shared<std::unique_ptr<MapStore>>();
+  const MapStore::Options options{.path = textOf(info[0]), .interval = std::chrono::milliseconds(numberOf(info[1]))};
+  return startJob(
+      info.Env(), nullptr, [=] { return toFailure(MapStore::open(options, map, store.get())); },
+      [=](Napi::Env env) {
+        return wrap(env, std::make_shared<MapBox>(Environment::of(env), map, std::shared_ptr(std::move(*store))));
+      });
+}
+
+// flushMap(map), closeMap(map): promises, in the order of the calls. Of a stored map. mapNotices(map): strings.
+Napi::Value flushMap(const Napi::CallbackInfo& info) {
+  const auto box = unwrap<MapBox>(info.Env(), info[0]);
+  return startInOrder(info.Env(), box, [box] { return toFailure(box->store->flush()); });
+}
+
+Napi::Value closeMap(const Napi::CallbackInfo& info) {
+  const auto box = unwrap<MapBox>(info.Env(), info[0]);
+  return startInOrder(info.Env(), box, [box] { return toFailure(box->store->close()); });
+}
+
+Napi::Value mapNotices(const Napi::CallbackInfo& info) {
+  return toStrings(info.Env(), unwrap<MapBox>(info.Env(), info[0])->store->notices());
+}
 
 DiskKey diskOf(const AddressMap& map, const Napi::CallbackInfo& info) {
   return map.findDisk({textOf(info[1]), textOf(info[2])});
@@ -133,6 +172,10 @@ Napi::Value mapLedger(const Napi::CallbackInfo& info) {
 
 void addMap(Napi::Object exports) {
   addFunction<openMap>(exports, "openMap");
+  addFunction<openStoredMap>(exports, "openStoredMap");
+  addFunction<flushMap>(exports, "flushMap");
+  addFunction<closeMap>(exports, "closeMap");
+  addFunction<mapNotices>(exports, "mapNotices");
   addFunction<mapLocate>(exports, "mapLocate");
   addFunction<mapExtents>(exports, "mapExtents");
   addFunction<mapOwners>(exports, "mapOwners");

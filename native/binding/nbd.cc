@@ -80,7 +80,7 @@ Napi::Value serveNbd(const Napi::CallbackInfo& info) {
     }
   }
   box->readOnly = flagOf(info[5]);
-  if (!info[6].IsNull()) box->map = unwrap<AddressMap>(info.Env(), info[6]);
+  if (!info[6].IsNull()) box->map = unwrap<MapBox>(info.Env(), info[6])->map;
   if ((asked->secured = !info[7].IsNull())) {
     const auto tls = info[7].As<Napi::Array>();
     asked->tls = {textOf(tls.Get(0u)), textOf(tls.Get(1u)), textOf(tls.Get(2u)), flagOf(tls.Get(3u))};
@@ -170,12 +170,18 @@ Napi::Value nbdCounters(const Napi::CallbackInfo& info) {
       });
 }
 
+// tlsMissing(): why there is no TLS, or "".
+Napi::Value tlsMissing(const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), nbd::TlsServer::missing());
+}
+
 }  // namespace
 
 void addNbd(Napi::Object exports) {
   addFunction<serveNbd>(exports, "serveNbd");
   addFunction<closeNbd>(exports, "closeNbd");
   addFunction<nbdCounters>(exports, "nbdCounters");
+  addFunction<tlsMissing>(exports, "tlsMissing");
 }
 
 }  // namespace sm::binding

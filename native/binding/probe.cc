@@ -123,7 +123,7 @@ Failure attach(ProbeBox& box, std::shared_ptr<AddressMap> map, const ProbeOption
 // attachProbe(host, map, association, correlation, capacity): promise of the probe's handle.
 Napi::Value attachProbe(const Napi::CallbackInfo& info) {
   const auto host = unwrap<HostBox>(info.Env(), info[0]);
-  const auto map = unwrap<AddressMap>(info.Env(), info[1]);
+  const auto map = unwrap<MapBox>(info.Env(), info[1])->map;
   const ProbeOptions options{
       .association = textOf(info[2]), .correlation = textOf(info[3]), .capacity = uint32_t(numberOf(info[4]))};
   auto box = std::make_shared<ProbeBox>(Environment::of(info.Env()), host);

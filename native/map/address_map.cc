@@ -189,29 +189,41 @@ void AddressMap::insertReverse(DeviceKey device, Range phys, const Reverse& valu
   auto& last = layers.back();
   for (Range part : rest) {
     last.each(part, [&](Range old, const Reverse& occupant) {
+      changed(occupant.disk, {occupant.offset, occupant.offset + old.length()});
       eraseForward(occupant.disk, {occupant.offset, occupant.offset + old.length()}, {device, old.begin});
     });
     last.assign(part, value.advanced(part.begin - phys.begin));
   }
 }
 
-void AddressMap::add(DiskKey disk, Range virt, Place place, State state, bool shared) {
-  if (virt.empty()) return;
-  auto& forward = disks_[disk]->layers;
-  if (std::any_of(forward.begin(), forward.end(), [&](const auto& layer) { return layer.meets(virt); })) {
-    eraseForward(disk, virt, place);
-    insertForward(disk, virt, {place, state, false, shared});
+void AddressMap::addForward(DiskKey disk, Range virt, const Forward& value) {
+  auto& layers = disks_[disk]->layers;
+  if (std::any_of(layers.begin(), layers.end(), [&](const auto& layer) { return layer.meets(virt); })) {
+    eraseForward(disk, virt, value.place);
+    insertForward(disk, virt, value);
   } else {
-    forward[0].assign(virt, {place, state, false, shared});
+    layers[0].assign(virt, value);
   }
+}
+
+void AddressMap::addReverse(DiskKey disk, Range virt, Place place) {
   const Range phys{place.offset, place.offset + virt.length()};
-  auto& reverse = devices_[place.device]->layers;
-  if (std::any_of(reverse.begin(), reverse.end(), [&](const auto& layer) { return layer.meets(phys); })) {
+  auto& layers = devices_[place.device]->layers;
+  if (std::any_of(layers.begin(), layers.end(), [&](const auto& layer) { return layer.meets(phys); })) {
     eraseReverse(place.device, phys, {disk, virt.begin});
     insertReverse(place.device, phys, {disk, virt.begin});
   } else {
-    reverse[0].assign(phys, {disk, virt.begin});
+    layers[0].assign(phys, {disk, virt.begin});
   }
+}
+
+void AddressMap::add(DiskKey disk, Range virt, Place place, State state, bool shared) {
+  if (virt.empty()) return;
+  Forward now;
+  // Where it stands there already its state alone changes.
+  if (changes_ && !(disks_[disk]->layers[0].covers(virt, &now) && now.place == place)) changed(disk, virt);
+  addForward(disk, virt, {place, state, false, shared});
+  addReverse(disk, virt, place);
 }
 
 void AddressMap::removeVirtual(DiskKey disk, Range virt) {
@@ -221,13 +233,16 @@ void AddressMap::removeVirtual(DiskKey disk, Range virt) {
       any = true;
       eraseReverse(value.place.device, {value.place.offset, value.place.offset + part.length()}, {disk, part.begin});
     });
-    if (any) layer.erase(virt);
+    if (!any) continue;
+    changed(disk, virt);
+    layer.erase(virt);
   }
 }
 
 void AddressMap::removePhysical(DeviceKey device, Range phys) {
   for (auto& layer : devices_[device]->layers) {
     layer.each(phys, [&](Range part, const Reverse& owner) {
+      changed(owner.disk, {owner.offset, owner.offset + part.length()});
       eraseForward(owner.disk, {owner.offset, owner.offset + part.length()}, {device, part.begin});
     });
     layer.erase(phys);

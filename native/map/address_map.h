@@ -17,10 +17,12 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "map/active_ranges.h"
 #include "map/biased_lock.h"
+#include "map/changes.h"
 #include "map/extent_map.h"
 #include "map/ledger.h"
 #include "map/types.h"
@@ -122,6 +124,16 @@ class AddressMap {
   void locateEach(std::span<Mapping> batch) const;
   void ownersEach(std::span<Mapping> batch) const;
 
+  // --- persistence, locked (address_copy.cc)
+  // What becomes other ranges or places is marked in `changes` from now on; null: nowhere. Returns where it was before.
+  Changes* markIn(Changes* changes) { return std::exchange(changes_, changes); }
+  // Appends what a first part of `virt` is mapped to, whatever the state; returns where that part ends.
+  uint64_t copy(DiskKey disk, Range virt, std::vector<Mapping>* out) const;
+  // While a map is loaded: [virt) is mapped to this, all of it stale, and to nothing else. In one direction alone:
+  // `restored` makes the other, once, at the end.
+  void restore(DiskKey disk, Range virt, std::span<const Mapping> mappings);
+  void restored();
+
   // One watcher at a time for each disk and device, for the ranges in flight are its. False: another has it.
   bool watchDisk(DiskKey disk, const void* watcher);
   bool watchDevice(DeviceKey device, const void* watcher);
@@ -159,6 +171,13 @@ class AddressMap {
     DeviceLedger ledger;
   };
 
+  void changed(DiskKey disk, Range virt) {
+    if (changes_) [[unlikely]]
+      changes_->mark(disk, virt);
+  }
+  // The two halves of `add`.
+  void addForward(DiskKey disk, Range virt, const Forward& value);
+  void addReverse(DiskKey disk, Range virt, Place place);
   // Where a layer's occupants go that a further one replaces: they are forgotten in both directions.
   void insertForward(DiskKey disk, Range virt, const Forward& value);
   void insertReverse(DeviceKey device, Range phys, const Reverse& value);
@@ -188,6 +207,7 @@ class AddressMap {
   std::vector<std::unique_ptr<Disk>> disks_;
   std::vector<std::unique_ptr<Device>> devices_;
   std::vector<Range> found_;  // of eraseForward, eraseReverse and updatePhysical
+  Changes* changes_ = nullptr;
   Ledger ledger_;
 };
 

@@ -105,12 +105,12 @@ class ExtentMap {
     return !walk(range, [](Range, const Value&) { return false; });
   }
 
-  // Where the n-th entry behind `offset` begins, or UINT64_MAX: bounds how much is looked at in one go.
-  uint64_t nthBegin(uint64_t offset, size_t n) const {
+  // Where the n-th entry behind `offset` begins, or `end`, if that is before: bounds how much is looked at in one go.
+  uint64_t nthBegin(uint64_t offset, size_t n, uint64_t end = UINT64_MAX) const {
     Range all{0, 0};
     Value value;
-    uint64_t found = UINT64_MAX;
-    walk({offset, UINT64_MAX}, [&](Range part, const Value& next) {
+    uint64_t found = end;
+    walk({offset, end}, [&](Range part, const Value& next) {
       const bool more = !all.empty() && continues(all, value, part, next);
       // What lies over `offset` began before it or begins there: it is not behind it.
       if (!more && part.begin > offset && --n == 0) {

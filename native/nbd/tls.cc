@@ -141,12 +141,15 @@ class TlsServer::State {
   TlsWorker worker;
 };
 
+std::string TlsServer::missing() {
+  std::string why;
+  return TlsLibrary::get(&why) ? "" : why + "; install GnuTLS (Debian: apt-get install libgnutls30)";
+}
+
 Failure TlsServer::open(const TlsFiles& files, std::unique_ptr<TlsServer>* out) {
   std::string why;
   const TlsLibrary* library = TlsLibrary::get(&why);
-  if (!library) {
-    return failed(ENOTSUP, "nbd", kAsked + why + "; install GnuTLS (Debian: apt-get install libgnutls30)", kCode);
-  }
+  if (!library) return failed(ENOTSUP, "nbd", kAsked + missing(), kCode);
   try {
     auto state = std::make_unique<State>(*library);
     if (Failure failure = state->load(files)) return failure;
@@ -167,12 +170,13 @@ std::unique_ptr<Transport> TlsServer::secure(SocketTransport& plain) {
 
 class TlsServer::State {};
 
+std::string TlsServer::missing() {
+  return "this addon was built without GnuTLS; install its header (Debian: apt-get install libgnutls28-dev) and build "
+         "it again (npm rebuild stratamap --build-from-source)";
+}
+
 Failure TlsServer::open(const TlsFiles&, std::unique_ptr<TlsServer>*) {
-  return failed(ENOTSUP, "nbd",
-                kAsked +
-                    "this addon was built without GnuTLS; install its header (Debian: apt-get install "
-                    "libgnutls28-dev) and build it again (npm rebuild stratamap --build-from-source)",
-                kCode);
+  return failed(ENOTSUP, "nbd", kAsked + missing(), kCode);
 }
 
 std::unique_ptr<Transport> TlsServer::secure(SocketTransport&) { return nullptr; }

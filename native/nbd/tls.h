@@ -21,6 +21,8 @@ struct TlsFiles {
 
 class TlsServer {
  public:
+  // Why there is no TLS, and what to do; empty where there is.
+  static std::string missing();
   // ENOTSUP without GnuTLS; what is wrong with a file otherwise.
   static Failure open(const TlsFiles& files, std::unique_ptr<TlsServer>* out);
   ~TlsServer();  // none of its streams is left

@@ -73,6 +73,7 @@ test('the tarball holds what is needed and no more', () => {
       'binding.gyp',
       'capabilities.json',
       'dist',
+      'examples',
       'native',
       'package.json',
       'prebuilds',
@@ -87,6 +88,13 @@ test('nothing was compiled: the prebuilt addon is the one that loads', () => {
   expect(path.relative(realpathSync(installed), resolved.trim())).toMatch(
     /^prebuilds\/linux-\w+\/stratamap\.glibc\.node$/,
   );
+});
+
+test('the program finds the libraries that serve needs', () => {
+  const program = path.join(installed, 'dist/cli/main.js');
+  const example = path.join(installed, 'examples/host.yaml');
+  expect(mustRun('node', [program, 'serve', '--check', example])).toBe(`${example} is valid\n`);
+  expect(run('node', [program, 'disks', '--socket', 'none']).stderr).toContain('nobody listens on none');
 });
 
 // Writes, reads back and maps 4 KiB on a plain file. `maps` may come from the other module system than `stacks`: a probe

@@ -1,9 +1,9 @@
 // Every state in which a stack can be, with every way in which it can end: in a process of its own, which must neither
-// hang nor crash, and leave no loop device, no lock and a volume that opens.
+// hang nor crash, and leave no loop device, no lock, and a volume and a map that open.
 import { spawn } from 'node:child_process';
-import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { openHost } from 'stratamap';
+import { openHost, openMap } from 'stratamap';
 import { test } from 'vitest';
 import { tmpDir } from '../support/files.js';
 import { hasLoop, nightly } from '../support/machine.js';
@@ -70,6 +70,7 @@ test.concurrent.for(cases)(
         await volume.close();
       }
       await host.close();
+      if (existsSync(path.join(folder, 'map'))) await (await openMap({ path: path.join(folder, 'map') })).close();
       rmSync(folder, { recursive: true }); // a hundred rounds would fill the disk
     }
   },

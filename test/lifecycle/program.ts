@@ -30,7 +30,9 @@ const PRELUDE = `
   }
 
   const begin = {
-    async idle() {},
+    async idle(stack) {
+      stack.map = await stratamap.openMap({ path: 'map' });
+    },
     async io(stack) {
       const go = async (i) => {
         try {
@@ -48,7 +50,7 @@ const PRELUDE = `
     },
     async probe(stack) {
       await begin.io(stack);
-      const map = await stratamap.openMap();
+      const map = await stratamap.openMap({ path: 'map', interval: 10 });
       stack.probe = await stack.host.attachProbe({ map, association: 'address', correlation: 'ascend' });
       stack.work.push((async () => { for await (const batch of stack.probe.completions()) for (const _ of batch); })());
     },

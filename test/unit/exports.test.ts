@@ -12,11 +12,15 @@ test('the exports are these, and the same for import and require', () => {
     'associations',
     'attachLoop',
     'capabilities',
+    'connectControl',
+    'inspectMachine',
     'openHost',
     'openMap',
     'readJournal',
+    'readServeConfig',
     'replayCrash',
     'runWorkload',
+    'serve',
   ]);
   expect({ ...esm }).toEqual(cjs);
   for (const [name, value] of Object.entries(esm)) expect(value, name).toBe(cjs[name]);

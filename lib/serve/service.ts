@@ -1,0 +1,232 @@
+// What `stratamap serve` runs: everything of a configuration opened, and closed again in the order that loses nothing.
+import type { Device } from '../device.js';
+import type { Disk } from '../disk.js';
+import { StratamapError } from '../errors.js';
+import { type Host, openHost } from '../host.js';
+import type { Interposer } from '../interposer.js';
+import { type AddressMap, openMap } from '../map.js';
+import type { NbdServer } from '../nbd.js';
+import type { Association, Correlation, Probe } from '../probe.js';
+import type { Volume } from '../volume.js';
+import type { ExportConfig, ServeConfig } from './config.js';
+import { type ControlServer, openControlServer } from './control_server.js';
+import { openDisk, openVolume } from './open_volume.js';
+
+export interface ServedDisk {
+  vm: string;
+  name: string;
+  /** Bytes. */
+  size: number;
+  blockSize: number;
+  volume: string;
+  /** Where clients find it. */
+  uris: string[];
+}
+
+export interface ProbeRequest {
+  association?: Association | undefined;
+  correlation?: Correlation | undefined;
+  capacity?: number | undefined;
+}
+
+interface Served {
+  disk: Disk;
+  volume: string;
+}
+
+export class Service {
+  readonly config: ServeConfig;
+  readonly map: AddressMap;
+  readonly #host: Host;
+  readonly #devices = new Map<string, Device>();
+  readonly #disks = new Map<string, Served>();
+  readonly #servers: { server: NbdServer; serves: ReadonlySet<string> | undefined }[] = [];
+  #probe: Probe | undefined;
+  #limits: Interposer<'limit'>[] = [];
+  #control: ControlServer | undefined;
+  #closing: Promise<void> | undefined;
+  /** Attaching and detaching, one after the other. */
+  #probing: Promise<unknown> = Promise.resolve();
+
+  private constructor(config: ServeConfig, host: Host, map: AddressMap) {
+    this.config = config;
+    this.#host = host;
+    this.map = map;
+  }
+
+  /** Opens all of it; where something fails, closes what was opened. */
+  static async open(config: ServeConfig): Promise<Service> {
+    const map = await openMap(config.map);
+    const host = await openHost(config.host).catch(async (error: unknown) => {
+      await map.close();
+      throw error;
+    });
+    const service = new Service(config, host, map);
+    try {
+      await service.#open();
+    } catch (error) {
+      await service.close().catch(() => {}); // the first failure is the one to tell
+      throw error;
+    }
+    return service;
+  }
+
+  async #open(): Promise<void> {
+    const { devices, volumes, disks, exports, probe, control } = this.config;
+    for (const [name, device] of Object.entries(devices)) {
+      this.#devices.set(name, await this.#host.openDevice({ name, ...device }));
+    }
+    // Before anything is read or written.
+    if (probe) await this.attachProbe(probe);
+    const opened = new Map<string, Volume>();
+    for (const [name, volume] of Object.entries(volumes)) {
+      const of = volume.devices.map((each) => this.#devices.get(each) as Device);
+      opened.set(name, await openVolume(this.#host, name, volume, of));
+    }
+    for (const [name, disk] of Object.entries(disks)) {
+      const volume = opened.get(disk.volume) as Volume;
+      this.#disks.set(name, { disk: await openDisk(volume, name, disk), volume: disk.volume });
+    }
+    // The control socket first: who sees an export may ask about it.
+    if (control) this.#control = await openControlServer(this, control.socket);
+    for (const each of exports) await this.#serve(each);
+  }
+
+  async #serve({ socket, host, port, disks, readOnly, tls }: ExportConfig): Promise<void> {
+    const served = disks ? disks.map((name) => (this.#disks.get(name) as Served).disk) : ('all' as const);
+    const common = { exports: served, readOnly, map: this.map, ...(tls && { tls }) };
+    const server = await this.#host.serveNbd(
+      socket === undefined ? { ...common, host: host as string, port } : { ...common, socket },
+    );
+    this.#servers.push({ server, serves: disks && new Set(disks) });
+  }
+
+  /** What the user should know, one sentence each. */
+  get notices(): string[] {
+    return [...this.#host.notices, ...this.map.notices];
+  }
+
+  get controlSocket(): string | undefined {
+    return this.config.control?.socket;
+  }
+
+  disks(): ServedDisk[] {
+    return Array.from(this.#disks, ([name, { disk, volume }]) => ({
+      vm: disk.vm,
+      name: disk.name,
+      size: disk.size,
+      blockSize: disk.blockSize,
+      volume,
+      uris: this.#servers
+        .filter(({ serves }) => serves === undefined || serves.has(name))
+        .map(({ server }) => server.uri(disk)),
+    }));
+  }
+
+  /** Bytes. */
+  sizeOfDisk(disk: string): number {
+    const found = this.#disks.get(disk);
+    if (found) return found.disk.size;
+    throw notServed('disk', disk, this.#disks);
+  }
+
+  /** Bytes. */
+  sizeOfDevice(device: string): number {
+    const found = this.#devices.get(device);
+    if (found) return found.size;
+    throw notServed('device', device, this.#devices);
+  }
+
+  get probe(): Probe | undefined {
+    return this.#probe;
+  }
+
+  /** Attaches a probe to all devices and disks, and puts the limits in; what is not given is as configured. */
+  attachProbe(request: ProbeRequest): Promise<void> {
+    return this.#inTurn(async () => {
+      if (this.#probe) {
+        throw new StratamapError('a probe is attached already: detach it first', 'ERR_STRATAMAP_BUSY', {
+          layer: 'probe',
+        });
+      }
+      const probe = await this.#host.attachProbe({ ...this.config.probe, ...request, map: this.map });
+      this.#probe = probe;
+      try {
+        for (const { limit } of this.config.policies) {
+          this.#limits.push(await this.#host.interpose({ type: 'limit', probe, ...limit }));
+        }
+      } catch (error) {
+        await this.#takeOut();
+        throw error;
+      }
+    });
+  }
+
+  /** Everything in the map is stale then. False: something was left inside, which passes everything through. */
+  detachProbe(): Promise<boolean> {
+    return this.#inTurn(async () => {
+      if (this.#probe) return this.#takeOut();
+      throw new StratamapError('no probe is attached: attach one first', 'ENOENT', { layer: 'probe' });
+    });
+  }
+
+  async #takeOut(): Promise<boolean> {
+    await this.#takeLimitsOut();
+    const probe = this.#probe;
+    this.#probe = undefined;
+    return (await probe?.detach()) ?? true;
+  }
+
+  async #takeLimitsOut(): Promise<void> {
+    for (const limit of this.#limits.splice(0)) await limit.detach();
+  }
+
+  #inTurn<T>(what: () => Promise<T>): Promise<T> {
+    const result = this.#probing.then(what);
+    this.#probing = result.catch(() => {});
+    return result;
+  }
+
+  /**
+   * Takes no more clients, answers what was asked, makes everything durable, and closes it. Rejects with the first
+   * failure, after it has done the rest. A second call is the same as the first.
+   */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
+    const failures: unknown[] = [];
+    const each = (all: Promise<unknown>[]) =>
+      Promise.all(all.map((one) => one.catch((error: unknown) => failures.push(error))));
+    // What they hold back goes on at once: else clients would wait for it in vain.
+    await each([this.#inTurn(() => this.#takeLimitsOut())]);
+    await each([
+      ...this.#servers.map(({ server }) => server.close()),
+      ...(this.#control ? [this.#control.close()] : []),
+    ]);
+    await this.#probing;
+    const writable = [...this.#disks.values()].map(({ disk }) => disk).filter((disk) => !this.#isReadOnly(disk));
+    await each(writable.map((disk) => disk.flush()));
+    await each([this.#host.close()]);
+    await each([this.map.close()]);
+    if (failures.length > 0) throw failures[0];
+  }
+
+  #isReadOnly({ vm, name }: Disk): boolean {
+    const volume = this.#disks.get(`${vm}/${name}`)?.volume ?? '';
+    return (this.config.volumes[volume]?.devices ?? []).some((device) => this.config.devices[device]?.readOnly);
+  }
+}
+
+function notServed(what: string, name: string, known: Map<string, unknown>): StratamapError {
+  const names = [...known.keys()].join(', ') || 'there is none';
+  return new StratamapError(`there is no ${what} ${JSON.stringify(name)} here: use one of ${names}`, 'ENOENT', {
+    layer: what,
+  });
+}
