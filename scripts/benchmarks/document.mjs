@@ -5,7 +5,7 @@ import path from 'node:path';
 import { short, wordsOf } from './harness.mjs';
 
 const [folder, file] = process.argv.slice(2);
-const NAMES = ['native', 'map', 'device', 'js'];
+const NAMES = ['native', 'contexts', 'map', 'device', 'js'];
 
 function goalOf(goal, median) {
   if (goal === undefined) return '';
