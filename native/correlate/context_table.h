@@ -12,8 +12,9 @@
 // no allocation after the constructor.
 //
 // Invariants:
-//  - an entry goes free -> claimed (by compare-and-swap, one winner) -> live -> free; its version
-//    grows at each claim, so that a reader that sees the same live meta before and after it read the key read its key;
+//  - an entry goes free -> claimed (by compare-and-swap, one winner) -> live -> claimed -> free; its version grows at
+//    each claim, so that a reader that sees the same live meta before and after it read the key read its key. Its key
+//    changes only while it is claimed; a free one has none that is bound elsewhere, but by accident;
 //  - `passed` of a bucket is raised before a key beyond it becomes live, and lowered after it is freed.
 //
 // Capacity: `capacity` keys always fit at a load of at most one half, as long as they spread; keys that all have one
