@@ -2,18 +2,23 @@
 // them; medians, quartiles, and ratios of the same round; a table to read and JSON to draw.
 #pragma once
 
+#include <condition_variable>
 #include <functional>
+#include <mutex>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 namespace bench {
 
-// `round` does it once, and returns a figure for each of the group's measures; of `goals`, 0 is none.
+// `round` does it once, and returns a figure for each of the group's measures. Goals, 0: none; of a peer that stands
+// beside what is ours, the first contender: how many times as much it takes.
 struct Contender {
   std::string name;
   std::function<std::vector<double>()> round;
-  std::vector<double> goals = {};  // at most
+  std::vector<double> goals = {};  // at most, for each measure
+  double atLeastTimes = 0;         // the first contender's, in the first measure
 };
 
 // Several ways of doing the same. Ratios are to the first.
@@ -30,7 +35,7 @@ struct Skipped {
 
 struct Row {
   std::string name;
-  double goal;
+  double goal, times;
   std::vector<double> rounds;
 };
 
@@ -66,6 +71,19 @@ struct Arguments {
   Arguments(const char* program, int argc, char** argv, const More& more = {});
   bool quick = false;
   std::string json, only;
+};
+
+// A second thread: in a process that has but one, glibc's mutexes cost less than they do in any real one.
+class Idler {
+ public:
+  Idler();
+  ~Idler();
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable ended_;
+  bool over_ = false;
+  std::thread thread_;
 };
 
 // CPU time of this thread: that others use the processor too is not in it (that they use its caches is).

@@ -6,7 +6,6 @@
 // Every round fills an empty map, asks it, and drops it. What is told of memory is what a child process holds after it
 // filled one.
 #include <algorithm>
-#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -14,7 +13,6 @@
 #include <mutex>
 #include <numeric>
 #include <random>
-#include <thread>
 
 #include "bench/bench.h"
 #include "bench/tree_map.h"
@@ -176,30 +174,6 @@ struct Whole {
   }
 };
 
-// A second thread: in a process that has but one, glibc's mutexes cost less than they do in any real one.
-class Idler {
- public:
-  Idler()
-      : thread_([this] {
-          std::unique_lock lock(mutex_);
-          ended_.wait(lock, [this] { return over_; });
-        }) {}
-  ~Idler() {
-    {
-      std::lock_guard lock(mutex_);
-      over_ = true;
-    }
-    ended_.notify_all();
-    thread_.join();
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable ended_;
-  bool over_ = false;
-  std::thread thread_;
-};
-
 template <class F>
 double nsEach(size_t count, F&& f) {
   const double from = bench::threadNs();
@@ -264,7 +238,7 @@ int main(int argc, char** argv) {
              dense = denseLoad(count);
   const Load askedAtRandom = someOf(atRandom), askedInOrder = someOf(inOrder), askedDense = someOf(dense);
 
-  Idler idler;
+  bench::Idler idler;
   bench::Report report("map", 7, arguments.only);
   bench::Group one{"one direction, random", "ns", {"update", "lookup"}, {}};
   bench::Group bytes{"memory, one direction, random", "bytes a mapping", {"after all"}, {}};

@@ -12,8 +12,9 @@
 // no allocation after the constructor.
 //
 // Invariants:
-//  - an entry goes free -> claimed (by compare-and-swap, one winner) -> live -> free; its version
-//    grows at each claim, so that a reader that sees the same live meta before and after it read the key read its key;
+//  - an entry goes free -> claimed (by compare-and-swap, one winner) -> live -> claimed -> free; its version grows at
+//    each claim, so that a reader that sees the same live meta before and after it read the key read its key. Its key
+//    changes only while it is claimed; a free one has none that is bound elsewhere, but by accident;
 //  - `passed` of a bucket is raised before a key beyond it becomes live, and lowered after it is freed.
 //
 // Capacity: `capacity` keys always fit at a load of at most one half, as long as they spread; keys that all have one
@@ -24,7 +25,8 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
+
+#include "map/pages.h"
 
 namespace sm {
 
@@ -35,8 +37,8 @@ class ContextTable {
 
   explicit ContextTable(uint32_t capacity)
       : bucketCount_(std::bit_ceil((capacity < 3 ? 3 : capacity) * 2ull / kEntries + 1)),
-        shift_(64 - std::countr_zero(bucketCount_)),
-        buckets_(new Bucket[bucketCount_]) {}
+        bits_(std::countr_zero(bucketCount_)),
+        buckets_(bucketCount_) {}
 
   template <Writers kWriters = Writers::kMany>
   Bind bind(uint64_t key, uint32_t value) {
@@ -46,11 +48,9 @@ class ContextTable {
     size_t freeAt = 0;
     for (size_t step = 0; step < bucketCount_; ++step) {
       Bucket& bucket = bucketAt(home, step);
-      for (Entry& entry : bucket.entries) {
-        const uint64_t meta = entry.meta.load(std::memory_order_acquire);
-        if (!free && stateOf(meta) == kFree) free = &entry, freeAt = step;
-        if (holds(entry, meta, key)) return Bind::kDuplicate;
-      }
+      uint64_t meta;
+      if (entryOf(bucket, key, &meta)) return Bind::kDuplicate;
+      if (!free) free = freeOf(bucket), freeAt = step;
       if (bucket.passed.load(std::memory_order_acquire) == 0) break;
     }
     if (free && claim<kWriters>(*free, home, freeAt, key, value)) return Bind::kBound;
@@ -64,44 +64,40 @@ class ContextTable {
 
   // Whether `key` is bound; its value then goes to *value.
   bool find(uint64_t key, uint32_t* value) const {
-    const size_t home = homeOf(key);
-    for (size_t step = 0; step < bucketCount_; ++step) {
-      const Bucket& bucket = bucketAt(home, step);
-      for (const Entry& entry : bucket.entries) {
-        const uint64_t meta = entry.meta.load(std::memory_order_acquire);
-        if (!holds(entry, meta, key)) continue;
-        if (value) *value = static_cast<uint32_t>(meta >> 32);
-        return true;
-      }
-      if (bucket.passed.load(std::memory_order_acquire) == 0) return false;
-    }
-    return false;
+    uint64_t meta;
+    size_t step;
+    if (!seek(homeOf(key), key, &step, &meta)) return false;
+    if (value) *value = static_cast<uint32_t>(meta >> 32);
+    return true;
   }
 
   // Returns whether `key` was bound.
   template <Writers kWriters = Writers::kMany>
   bool release(uint64_t key) {
     const size_t home = homeOf(key);
-    for (size_t step = 0; step < bucketCount_; ++step) {
-      Bucket& bucket = bucketAt(home, step);
-      for (Entry& entry : bucket.entries) {
-        const uint64_t meta = entry.meta.load(std::memory_order_acquire);
-        if (!holds(entry, meta, key)) continue;
-        entry.meta.store((meta & kVersionMask) | kFree, std::memory_order_release);
-        pass<kWriters>(home, step, -1);
-        return true;
-      }
-      if (bucket.passed.load(std::memory_order_acquire) == 0) return false;
-    }
-    return false;
+    uint64_t meta;
+    size_t step;
+    Entry* entry = seek(home, key, &step, &meta);
+    if (!entry) return false;
+    // It leaves no key behind that would be taken for one that stands elsewhere by now.
+    entry->meta.store((meta & kVersionMask) | kClaimed, std::memory_order_relaxed);
+    entry->key.store(~key, std::memory_order_release);
+    entry->meta.store((meta & kVersionMask) | kFree, std::memory_order_release);
+    pass<kWriters>(home, step, -1);
+    return true;
   }
 
   // The bucket at which a key's way begins.
   // Sequences walk through neighbouring buckets, which the processor fetches ahead; what differs in the upper bits
-  // alone, as aligned addresses do, is spread by multiplication with the golden ratio.
+  // alone, as aligned addresses do, is spread at random: both halves of the product, for evenly spaced keys have evenly
+  // spaced products, which lie on top of each other.
   size_t homeOf(uint64_t key) const {
-    return static_cast<size_t>(key ^ (((key >> (64 - shift_)) * 0x9e3779b97f4a7c15ull) >> shift_)) & (bucketCount_ - 1);
+    const auto product = static_cast<unsigned __int128>(key >> bits_) * 0x9e3779b97f4a7c15ull;
+    const uint64_t mixed = static_cast<uint64_t>(product >> 64) ^ static_cast<uint64_t>(product);
+    return (key ^ (mixed >> 20)) & (bucketCount_ - 1);
   }
+  // What its buckets lie in.
+  const Pages& pages() const { return buckets_.pages(); }
 
  private:
   static constexpr int kEntries = 3;
@@ -124,9 +120,46 @@ class ContextTable {
 
   Bucket& bucketAt(size_t home, size_t step) const { return buckets_[(home + step) & (bucketCount_ - 1)]; }
   // Whether `key` was in the entry when its meta was what it is.
-  static bool holds(const Entry& entry, uint64_t meta, uint64_t key) {
-    return stateOf(meta) == kLive && entry.key.load(std::memory_order_acquire) == key &&
-           entry.meta.load(std::memory_order_relaxed) == meta;
+  static bool holds(const Entry& entry, uint64_t key, uint64_t* meta) {
+    *meta = entry.meta.load(std::memory_order_acquire);
+    return stateOf(*meta) == kLive && entry.key.load(std::memory_order_acquire) == key &&
+           entry.meta.load(std::memory_order_relaxed) == *meta;
+  }
+
+  // The entry of a bucket in which `key` is live, and its meta; null: none. Which of them it is, is chosen without a
+  // branch, for no processor could foretell it; by single words, for a wider load of what was stored a moment ago would
+  // wait for the stores.
+  static Entry* entryOf(Bucket& bucket, uint64_t key, uint64_t* meta) {
+    static_assert(kEntries == 3);
+    Entry* const entries = bucket.entries;
+    const bool first = entries[0].key.load(std::memory_order_acquire) == key;
+    const bool second = entries[1].key.load(std::memory_order_acquire) == key;
+    const bool third = entries[2].key.load(std::memory_order_acquire) == key;
+    if (!(first | second | third)) return nullptr;
+    Entry* entry = &entries[second + 2 * (third & !second)];
+    if (holds(*entry, key, meta)) return entry;
+    // What is there was never bound or is gone, and looks like it.
+    for (entry = entries; entry < entries + kEntries; ++entry) {
+      if (holds(*entry, key, meta)) return entry;
+    }
+    return nullptr;
+  }
+  // An entry that may be free.
+  static Entry* freeOf(Bucket& bucket) {
+    Entry* const entries = bucket.entries;
+    const bool first = stateOf(entries[0].meta.load(std::memory_order_relaxed)) == kFree;
+    const bool second = stateOf(entries[1].meta.load(std::memory_order_relaxed)) == kFree;
+    return &entries[first ? 0 : 2 - second];
+  }
+
+  // Where `key` is live; `meta` is the entry's, `step` its bucket's distance from home. Null: nowhere.
+  Entry* seek(size_t home, uint64_t key, size_t* step, uint64_t* meta) const {
+    for (*step = 0; *step < bucketCount_; ++*step) {
+      Bucket& bucket = bucketAt(home, *step);
+      if (Entry* entry = entryOf(bucket, key, meta)) return entry;
+      if (bucket.passed.load(std::memory_order_acquire) == 0) return nullptr;
+    }
+    return nullptr;
   }
 
   template <Writers kWriters>
@@ -160,8 +193,8 @@ class ContextTable {
   }
 
   const size_t bucketCount_;
-  const int shift_;
-  std::unique_ptr<Bucket[]> buckets_;
+  const int bits_;
+  PagedArray<Bucket> buckets_;
 };
 
 }  // namespace sm

@@ -17,18 +17,20 @@ class Extended : public Association {
     static constexpr Room kUnused{};
     // It may be in use already: by the issuer, or by another probe. It is not ours to overwrite.
     if (!above->extension || std::memcmp(above->extension, &kUnused, sizeof kUnused) != 0) return false;
-    const Room room{tags_.next(context), what.virt.begin, what.virt.length(), what.disk, what.op, {}};
+    const uint64_t tag = tags_.bind(context);
+    if (tag == ContextSlots::kNoId) return false;
+    const Room room{tag, what.virt.begin, what.virt.length(), what.disk, what.op, {}};
     std::memcpy(above->extension, &room, sizeof room);
     return true;
   }
-  void unmark(uint32_t, sm_request* above) override { std::memset(above->extension, 0, sizeof(Room)); }
-  bool record(uint32_t context, const sm_request* above) override { return tags_.enter(context, tagOf(above)); }
-  void forget(uint32_t context, const sm_request*) override { tags_.leave(context); }
-  uint32_t find(const sm_request* below) const override { return tags_.find(tagOf(below)); }
-  uint64_t key(const sm_request* request) const override {
-    const uint64_t tag = tagOf(request);
-    return Tags::isTag(tag) ? tag : kNoKey;
+  void unmark(uint32_t context, sm_request* above) override {
+    std::memset(above->extension, 0, sizeof(Room));
+    tags_.release(context);
   }
+  bool record(uint32_t, const sm_request*) override { return true; }
+  void forget(uint32_t, const sm_request*) override {}
+  uint32_t find(const sm_request* below) const override { return tags_.find(tagOf(below)); }
+  uint64_t key(const sm_request* request) const override { return Tags::keyOf(tagOf(request)); }
 
  private:
   struct Room {

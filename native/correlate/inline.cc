@@ -16,20 +16,20 @@ class Inline : public Association {
     uint64_t* field = above->spare;
     // They may be in use already: by the issuer, or by another probe. They are not ours to overwrite.
     if (field[kTag] | field[kOffset] | field[kWhat]) return false;
-    field[kTag] = tags_.next(context);
+    field[kTag] = tags_.bind(context);
+    if (field[kTag] == ContextSlots::kNoId) return false;
     field[kOffset] = what.virt.begin;
     field[kWhat] = packed(what);
     return true;
   }
-  void unmark(uint32_t, sm_request* above) override {
+  void unmark(uint32_t context, sm_request* above) override {
     above->spare[kTag] = above->spare[kOffset] = above->spare[kWhat] = 0;
+    tags_.release(context);
   }
-  bool record(uint32_t context, const sm_request* above) override { return tags_.enter(context, above->spare[kTag]); }
-  void forget(uint32_t context, const sm_request*) override { tags_.leave(context); }
+  bool record(uint32_t, const sm_request*) override { return true; }
+  void forget(uint32_t, const sm_request*) override {}
   uint32_t find(const sm_request* below) const override { return tags_.find(below->spare[kTag]); }
-  uint64_t key(const sm_request* request) const override {
-    return Tags::isTag(request->spare[kTag]) ? request->spare[kTag] : kNoKey;
-  }
+  uint64_t key(const sm_request* request) const override { return Tags::keyOf(request->spare[kTag]); }
 
  private:
   enum Field { kTag = 0, kOffset = 1, kWhat = 2 };

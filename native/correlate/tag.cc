@@ -13,16 +13,17 @@ class Tag : public Association {
   bool mark(uint32_t context, const Context&, sm_request* above) override {
     // The field may be in use already: by the issuer, or by another probe. It is not ours to overwrite.
     if (above->spare[kField] != 0) return false;
-    above->spare[kField] = tags_.next(context);
-    return true;
+    above->spare[kField] = tags_.bind(context);
+    return above->spare[kField] != ContextSlots::kNoId;
   }
-  void unmark(uint32_t, sm_request* above) override { above->spare[kField] = 0; }
-  bool record(uint32_t context, const sm_request* above) override { return tags_.enter(context, above->spare[kField]); }
-  void forget(uint32_t context, const sm_request*) override { tags_.leave(context); }
+  void unmark(uint32_t context, sm_request* above) override {
+    above->spare[kField] = 0;
+    tags_.release(context);
+  }
+  bool record(uint32_t, const sm_request*) override { return true; }
+  void forget(uint32_t, const sm_request*) override {}
   uint32_t find(const sm_request* below) const override { return tags_.find(below->spare[kField]); }
-  uint64_t key(const sm_request* request) const override {
-    return Tags::isTag(request->spare[kField]) ? request->spare[kField] : kNoKey;
-  }
+  uint64_t key(const sm_request* request) const override { return Tags::keyOf(request->spare[kField]); }
 
  private:
   static constexpr int kField = 3;

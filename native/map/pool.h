@@ -14,6 +14,8 @@
 #include <memory>
 #include <vector>
 
+#include "map/pages.h"
+
 #ifdef __has_feature
 #define SM_CLANG_ASAN __has_feature(address_sanitizer)
 #endif
@@ -66,10 +68,10 @@ class Pool {
 #else
   static constexpr bool kFromHeap = false;
 #endif
-  static constexpr size_t kChunk = 64 << 10, kAreaBytes = 2 << 20, kGrain = 16;
+  static constexpr size_t kChunk = 64 << 10, kAreaBytes = Pages::kLarge, kGrain = 16;
 
   struct Area {
-    char* memory;
+    Pages memory;
     uint32_t vacant;  // bit i: chunk i is not in use
   };
   struct alignas(64) Chunk {

@@ -1,11 +1,12 @@
-// Makes docs/performance.md of what the benchmarks wrote.
+// Makes docs/performance.md of what the benchmarks wrote, and beside it the plots that it shows.
 // Usage: document.mjs FOLDER FILE
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { short, wordsOf } from './harness.mjs';
+import { plot } from './plot.mjs';
 
 const [folder, file] = process.argv.slice(2);
-const NAMES = ['native', 'map', 'device', 'nbd', 'js'];
+const NAMES = ['native', 'contexts', 'map', 'device', 'nbd', 'js'];
 
 function goalOf(goal, median) {
   if (goal === undefined) return '';
@@ -14,6 +15,7 @@ function goalOf(goal, median) {
   return `${wordsOf(goal)}${of}: ${goal.met ? 'met' : '**missed**'}`;
 }
 
+mkdirSync(path.dirname(file), { recursive: true });
 let out = `# Performance
 
 Made by \`npm run bench\` (\`scripts/benchmarks/document.mjs\`); do not edit. Contenders run in turn, each figure is the
@@ -22,11 +24,15 @@ median of all rounds with its quartiles, each ratio the median of the ratios to 
 for (const name of NAMES) {
   const from = path.join(folder, `${name}.json`);
   if (!existsSync(from)) continue;
-  const { machine, rounds, skipped, groups } = JSON.parse(readFileSync(from, 'utf8'));
+  const result = JSON.parse(readFileSync(from, 'utf8'));
+  const { machine, rounds, skipped, groups } = result;
+  if (groups.length === 0) continue;
+  writeFileSync(path.join(path.dirname(file), `${name}.svg`), await plot(result));
   out += `\n## \`npm run bench:${name}\`\n\n`;
   out += `${rounds} rounds on ${machine.processor}, ${machine.cores} cores, ${machine.system}`;
   out += `${machine.node ? `, Node ${machine.node}` : ''}.\n`;
   for (const { name: peer, install } of skipped) out += `\nNot installed here: ${peer} (\`${install}\`).\n`;
+  out += `\n![${name}](${name}.svg)\n`;
   for (const group of groups) {
     out += `\n| ${group.name} | ${group.unit} | quartiles | ratio | goal |\n| --- | ---: | ---: | ---: | --- |\n`;
     for (const { name: row, quartiles, ratio, goal } of group.rows) {
