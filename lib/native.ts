@@ -221,7 +221,9 @@ export interface Native {
     address: string,
     port: number,
     disks: DiskHandle[] | null,
+    devices: DeviceHandle[],
     readOnly: boolean,
+    shared: boolean,
     map: MapHandle | null,
   ): Promise<{ handle: NbdHandle; port: number }>;
   /** Timeout in ns, for what is in flight. */

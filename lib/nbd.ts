@@ -1,5 +1,6 @@
-// NBD servers: the virtual disks of a host, for any client that speaks the protocol.
+// NBD servers: the virtual disks and devices of a host, for any client that speaks the protocol.
 import * as check from './arguments.js';
+import { type Device, deviceHandle, isDevice } from './device.js';
 import { type Disk, diskHandle, isDisk } from './disk.js';
 import { outOfRange, wrongType } from './errors.js';
 import { Handle } from './handle.js';
@@ -7,10 +8,18 @@ import { type AddressMap, mapHandle } from './map.js';
 import { type HostHandle, type NbdHandle, native } from './native.js';
 
 interface CommonNbdOptions {
-  /** The disks to serve, each as `VM/DISK`. `all`: those that are open, and those that will be. Default `all`. */
-  exports?: readonly Disk[] | 'all' | undefined;
+  /**
+   * What to serve: disks, each as `VM/DISK`, and devices, each by its name and through whatever is in its dispatch table.
+   * `all`: the disks that are open, and those that will be, and no device. Default `all`.
+   */
+  exports?: readonly (Disk | Device)[] | 'all' | undefined;
   /** Default false. */
   readOnly?: boolean | undefined;
+  /**
+   * Devices also beside volumes: their clients then may destroy the volume's data. Default false: a device is refused
+   * that a volume uses, and a volume that uses one of the devices, both by `ERR_STRATAMAP_BUSY`.
+   */
+  shared?: boolean | undefined;
   /**
    * Tells clients by the metadata context `stratamap:physical` whether this map knows where an extent lies: 0 mapped, 1
    * stale, 2 unknown.
@@ -87,10 +96,10 @@ class NbdServer extends Handle {
     return 'port' in this.#where ? this.#where.port : undefined;
   }
 
-  /** What clients call a disk: nbd+unix:///vm-1/vda?socket=/run/x.sock, nbd://localhost:10809/vm-1/vda. */
-  uri(disk: Disk): string {
-    if (!isDisk(disk)) throw wrongType('disk must be an open disk');
-    const name = [disk.vm, disk.name].map(encodeURIComponent).join('/');
+  /** What clients call a disk or device: nbd+unix:///vm-1/vda?socket=/run/x.sock, nbd://localhost:10809/vm-1/vda. */
+  uri(target: Disk | Device): string {
+    if (!isDisk(target) && !isDevice(target)) throw wrongType('what is asked for must be an open disk or device');
+    const name = (isDisk(target) ? [target.vm, target.name] : [target.name]).map(encodeURIComponent).join('/');
     if ('socket' in this.#where) return `nbd+unix:///${name}?socket=${encodeURIComponent(this.#where.socket)}`;
     const { host, port } = this.#where;
     return `nbd://${host.includes(':') ? `[${host}]` : host}:${port}/${name}`;
@@ -136,24 +145,37 @@ class NbdServer extends Handle {
 export type { NbdServer };
 
 export async function serveNbd(host: HostHandle, options: NbdOptions): Promise<NbdServer> {
-  const { exports = 'all', readOnly = false, map, socket, host: address, port } = check.object(options, 'options');
+  const given = check.object(options, 'options');
+  const { exports = 'all', readOnly = false, shared = false, map, socket, host: address, port } = given;
   if ((socket === undefined) === (address === undefined)) {
     throw wrongType('options must have either a socket or a host', 'ERR_INVALID_ARG_VALUE');
   }
   check.boolean(readOnly, 'readOnly');
-  if (exports !== 'all' && !(Array.isArray(exports) && exports.every(isDisk))) {
-    throw wrongType("exports must be 'all' or an array of open disks");
+  check.boolean(shared, 'shared');
+  if (exports !== 'all' && !(Array.isArray(exports) && exports.every((each) => isDisk(each) || isDevice(each)))) {
+    throw wrongType("exports must be 'all' or an array of open disks and devices");
   }
-  const handles = exports === 'all' ? null : exports.map(diskHandle);
+  const disks = exports === 'all' ? null : exports.filter(isDisk).map(diskHandle);
+  const devices = exports === 'all' ? [] : exports.filter(isDevice).map(deviceHandle);
   const known = map === undefined ? null : mapHandle(map);
   if (socket !== undefined) {
     if (port !== undefined) throw wrongType('a socket has no port', 'ERR_INVALID_ARG_VALUE');
     if (check.string(socket, 'socket') === '') throw outOfRange('socket must not be empty');
-    const { handle } = await native.serveNbd(host, socket, '', 0, handles, readOnly, known);
+    const { handle } = await native.serveNbd(host, socket, '', 0, disks, devices, readOnly, shared, known);
     return new NbdServer(handle, { socket });
   }
   check.string(address, 'host');
   check.integer(port ?? PORT, 'port', 0, 65535);
-  const opened = await native.serveNbd(host, '', address as string, port ?? PORT, handles, readOnly, known);
+  const opened = await native.serveNbd(
+    host,
+    '',
+    address as string,
+    port ?? PORT,
+    disks,
+    devices,
+    readOnly,
+    shared,
+    known,
+  );
   return new NbdServer(opened.handle, { host: address as string, port: opened.port });
 }

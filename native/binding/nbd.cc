@@ -1,4 +1,4 @@
-// NBD servers for JavaScript: the virtual disks of a host, for any client.
+// NBD servers for JavaScript: the virtual disks and devices of a host, for any client.
 #include "binding/nbd.h"
 
 #include <algorithm>
@@ -14,6 +14,7 @@
 #include "binding/handles.h"
 #include "binding/job.h"
 #include "binding/physical_context.h"
+#include "nbd/device_export.h"
 #include "nbd/disk_export.h"
 #include "nbd/server.h"
 
@@ -31,12 +32,39 @@ void NbdBox::remove(VirtualDisk& disk, uint64_t timeout) {
   server->removeExport(nbd::DiskExport::nameOf(disk), timeout);  // where it is served
 }
 
+Failure NbdBox::add(Host& host, sm_device* device) {
+  if (Failure failure = host.claimDevice(device, shared)) return failure;
+  IoThread& home = *host.threads()[device->id % host.threads().size()];
+  nbd::DeviceExportOptions options;
+  options.readOnly = readOnly;
+  Failure failure = server->addExport(std::make_unique<nbd::DeviceExport>(*device, home, options));
+  if (failure) {
+    host.unclaimDevice(device, shared);
+  } else {
+    devices.push_back(device);
+  }
+  return failure;
+}
+
+void NbdBox::remove(Host& host, sm_device* device, uint64_t timeout) {
+  if (std::erase(devices, device) == 0) return;
+  server->removeExport(device->name, timeout);
+  host.unclaimDevice(device, shared);
+}
+
+void NbdBox::close(Host& host, uint64_t timeout) {
+  server->close(timeout);
+  for (sm_device* device : devices) host.unclaimDevice(device, shared);
+  devices.clear();
+}
+
 namespace {
 
 struct Asked {
   std::string socket, address;
   uint16_t port = 0;
   std::vector<std::shared_ptr<DiskBox>> disks;
+  std::vector<std::shared_ptr<DeviceBox>> devices;
 };
 
 Failure open(HostBox& host, NbdBox& box, Asked& asked) {
@@ -50,12 +78,16 @@ Failure open(HostBox& host, NbdBox& box, Asked& asked) {
   for (VirtualDisk* disk : disks) {
     if (Failure failure = box.add(*disk)) return failure;
   }
+  for (const auto& device : asked.devices) {
+    if (device->closed) return closedFailure("device", "device " + device->name);
+    if (Failure failure = box.add(*host.host, device->device)) return failure;
+  }
   if (!asked.socket.empty()) return box.server->listenUnix(asked.socket);
   return box.server->listenTcp(asked.address, asked.port, &asked.port);
 }
 
-// serveNbd(host, socket, address, port, disks | null, readOnly, map | null): promise of { handle, port }. An empty
-// socket is none.
+// serveNbd(host, socket, address, port, disks | null, devices, readOnly, shared, map | null): promise of { handle, port
+// }. An empty socket is none.
 Napi::Value serveNbd(const Napi::CallbackInfo& info) {
   const auto host = unwrap<HostBox>(info.Env(), info[0]);
   auto asked = std::make_shared<Asked>();
@@ -73,13 +105,22 @@ Napi::Value serveNbd(const Napi::CallbackInfo& info) {
       }
     }
   }
-  box->readOnly = flagOf(info[5]);
-  if (!info[6].IsNull()) box->map = unwrap<AddressMap>(info.Env(), info[6]);
+  const auto devices = info[5].As<Napi::Array>();
+  for (uint32_t i = 0; i < devices.Length(); ++i) {
+    asked->devices.push_back(unwrap<DeviceBox>(info.Env(), devices.Get(i)));
+    if (asked->devices.back()->host != host) {
+      return rejected(info.Env(), failed(EINVAL, "nbd", "cannot serve a device of another host"));
+    }
+  }
+  box->readOnly = flagOf(info[6]);
+  box->shared = flagOf(info[7]);
+  if (!info[8].IsNull()) box->map = unwrap<AddressMap>(info.Env(), info[8]);
   return startJob(
       info.Env(), host,
       [host, box, asked]() -> Failure {
         Failure failure = open(*host, *box, *asked);
         if (failure) {
+          if (box->server) box->close(*host->host, 0);
           box->server.reset();
         } else {
           host->servers.push_back(box);
@@ -98,7 +139,7 @@ Napi::Value serveNbd(const Napi::CallbackInfo& info) {
 Napi::Value closeNbd(const Napi::CallbackInfo& info) {
   const auto handle = unwrap<NbdHandle>(info.Env(), info[0]);
   return startJob(info.Env(), handle->host, [handle, timeout = numberOf(info[1])]() -> Failure {
-    if (std::erase(handle->host->servers, handle->box) != 0) handle->box->server->close(timeout);
+    if (std::erase(handle->host->servers, handle->box) != 0) handle->box->close(*handle->host->host, timeout);
     return {};
   });
 }
