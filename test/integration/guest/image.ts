@@ -104,7 +104,7 @@ function addProgram(program: string, root: string): void {
 }
 
 function make(name: string, folder: string, image: GuestImage): void {
-  run('apt-get', ['download', '-q', name], folder);
+  run('apt-get', ['download', '-q', '-o', 'Acquire::http::Timeout=20', '-o', 'Acquire::Retries=1', name], folder);
   const archive = readdirSync(folder).find((each) => each.endsWith('.deb')) as string;
   const unpackedTo = path.join(folder, 'kernel');
   run('dpkg', ['-x', archive, unpackedTo], folder);
