@@ -10,10 +10,10 @@ import type { Probe } from './probe.js';
 /**
  * `uring`: io_uring, past the page cache where possible; `posix`: a pool of threads; `null`: a size and no data;
  * `recording`: as `posix`, with a journal of every change and flush from which `replayCrash` makes the medium after a
- * crash.
+ * crash; `nbd`: what an NBD server serves, on a unix socket or this machine's loopback.
  */
-export type Driver = 'uring' | 'posix' | 'null' | 'recording';
-const DRIVERS = ['uring', 'posix', 'null', 'recording'] as const satisfies readonly Driver[];
+export type Driver = 'uring' | 'posix' | 'null' | 'recording' | 'nbd';
+const DRIVERS = ['uring', 'posix', 'null', 'recording', 'nbd'] as const satisfies readonly Driver[];
 
 interface CommonDeviceOptions {
   /** How events and the map call it; unique in the host. */
@@ -47,16 +47,28 @@ export interface NullDeviceOptions extends CommonDeviceOptions {
   size: number;
 }
 
-export type DeviceOptions = RealDeviceOptions | RecordingDeviceOptions | NullDeviceOptions;
+export interface NbdDeviceOptions extends CommonDeviceOptions {
+  driver: 'nbd';
+  /**
+   * nbd+unix:///EXPORT?socket=PATH or nbd://HOST:PORT/EXPORT, the host on the loopback. Others may write to what a server
+   * serves: the device is always `shared`, and nothing on it is ever `mapped`. A connection that is lost stays lost: all
+   * I/O fails then, by `ENOTCONN`.
+   */
+  uri: string;
+  readOnly?: boolean | undefined;
+}
 
-let handleOf: (device: Device) => DeviceHandle;
+export type DeviceOptions = RealDeviceOptions | RecordingDeviceOptions | NullDeviceOptions | NbdDeviceOptions;
+
+export let deviceHandle: (device: Device) => DeviceHandle;
 
 class Device extends Handle {
   static {
-    handleOf = (device) => device.#handle;
+    deviceHandle = (device) => device.#handle;
   }
   readonly #handle: DeviceHandle;
   readonly name: string;
+  /** Of an NBD device: its URI. */
   readonly path: string;
   /** The driver that serves, which may not be the one asked for. */
   readonly driver: Driver;
@@ -118,6 +130,10 @@ class Device extends Handle {
 
 export type { Device };
 
+export function isDevice(value: unknown): value is Device {
+  return value instanceof Device;
+}
+
 export function deviceHandles(devices: readonly Device[]): DeviceHandle[] {
   if (!Array.isArray(devices) || devices.length === 0)
     throw wrongType('devices must be an array of at least one device');
@@ -125,13 +141,14 @@ export function deviceHandles(devices: readonly Device[]): DeviceHandle[] {
     if (!(device instanceof Device)) throw wrongType('devices must be what host.openDevice has opened');
     if (devices.indexOf(device) !== i)
       throw wrongType(`devices must be different: ${device.name} is given twice`, 'ERR_INVALID_ARG_VALUE');
-    return handleOf(device);
+    return deviceHandle(device);
   });
 }
 
 export function openDevice(host: HostHandle, options: DeviceOptions): Promise<Device> {
-  const given: Partial<Omit<RealDeviceOptions, 'driver'> & { size: number; journal: string; driver: Driver }> =
-    check.object(options, 'options') as never;
+  const given: Partial<
+    Omit<RealDeviceOptions, 'driver'> & { size: number; journal: string; uri: string; driver: Driver }
+  > = check.object(options, 'options') as never;
   const name = check.name(given.name, 'name');
   const driver = check.oneOf(given.driver ?? 'uring', 'driver', DRIVERS);
   const shared = check.boolean(given.shared ?? false, 'shared');
@@ -140,9 +157,15 @@ export function openDevice(host: HostHandle, options: DeviceOptions): Promise<De
   if (given.journal !== undefined && driver !== 'recording')
     throw wrongType(`a ${driver} device keeps no journal`, 'ERR_INVALID_ARG_VALUE');
   const journal = check.string(given.journal ?? '', 'journal');
+  if (given.uri !== undefined && driver !== 'nbd')
+    throw wrongType(`a ${driver} device has no uri`, 'ERR_INVALID_ARG_VALUE');
   let path = '';
   let size = 0;
-  if (driver === 'null') {
+  if (driver === 'nbd') {
+    if (given.path !== undefined || given.size !== undefined)
+      throw wrongType('an nbd device has a uri, and neither path nor size', 'ERR_INVALID_ARG_VALUE');
+    path = check.string(given.uri, 'uri');
+  } else if (driver === 'null') {
     if (given.path !== undefined) throw wrongType('a null device has a size and no path', 'ERR_INVALID_ARG_VALUE');
     size = check.integer(given.size, 'size', 1);
   } else {

@@ -35,6 +35,8 @@ export type StratamapCode =
   | 'ERR_STRATAMAP_TLS_REQUIRED'
   /** No such association or correlation, or none that a limit can rely on. */
   | 'ERR_STRATAMAP_UNSUPPORTED'
+  /** The URI of an NBD device is none that can be used. */
+  | 'ERR_STRATAMAP_URI'
   /** There is no such type of volume, or its shared object cannot be loaded. */
   | 'ERR_STRATAMAP_VOLUME_TYPE';
 

@@ -6,6 +6,7 @@ export type {
   Device,
   DeviceOptions,
   Driver,
+  NbdDeviceOptions,
   NullDeviceOptions,
   RealDeviceOptions,
   RecordingDeviceOptions,

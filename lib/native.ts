@@ -80,6 +80,28 @@ export interface NativeTally {
   bytes: number;
 }
 
+/** Paths of PEM files; an empty `ca` is none. */
+export interface NativeTls {
+  ca: string;
+  cert: string;
+  key: string;
+  verifyPeer: boolean;
+}
+
+export interface NativeNbdOptions {
+  /** Empty: on `address` and `port`. */
+  socket: string;
+  address: string;
+  port: number;
+  /** Null: all, and those to come. */
+  disks: DiskHandle[] | null;
+  devices: DeviceHandle[];
+  readOnly: boolean;
+  shared: boolean;
+  map: MapHandle | null;
+  tls: NativeTls | null;
+}
+
 export interface NativeProbeState {
   learning: boolean;
   recorded: number;
@@ -222,17 +244,7 @@ export interface Native {
   updateLimit(interposer: InterposerHandle, words: Float64Array): Promise<void>;
   interposerCounters(interposer: InterposerHandle): Float64Array;
 
-  /** `socket` empty: on `address` and `port`. `disks` null: all, and those to come. */
-  serveNbd(
-    host: HostHandle,
-    socket: string,
-    address: string,
-    port: number,
-    disks: DiskHandle[] | null,
-    readOnly: boolean,
-    map: MapHandle | null,
-    tls: readonly [ca: string, cert: string, key: string, verifyPeer: boolean] | null,
-  ): Promise<{ handle: NbdHandle; port: number }>;
+  serveNbd(host: HostHandle, asked: NativeNbdOptions): Promise<{ handle: NbdHandle; port: number }>;
   /** Why the server knows no TLS, and what to do; empty where it does. */
   tlsMissing(): string;
   /** Timeout in ns, for what is in flight. */

@@ -1,10 +1,11 @@
-// NBD servers: the virtual disks of a host, for any client that speaks the protocol.
+// NBD servers: the virtual disks and devices of a host, for any client that speaks the protocol.
 import * as check from './arguments.js';
+import { type Device, deviceHandle, isDevice } from './device.js';
 import { type Disk, diskHandle, isDisk } from './disk.js';
 import { outOfRange, wrongType } from './errors.js';
 import { Handle } from './handle.js';
 import { type AddressMap, mapHandle } from './map.js';
-import { type HostHandle, type NbdHandle, native } from './native.js';
+import { type HostHandle, type NativeTls, type NbdHandle, native } from './native.js';
 
 /** Paths of PEM files, read when the server opens. */
 export interface NbdTls {
@@ -22,10 +23,18 @@ export interface NbdTls {
 }
 
 interface CommonNbdOptions {
-  /** The disks to serve, each as `VM/DISK`. `all`: those that are open, and those that will be. Default `all`. */
-  exports?: readonly Disk[] | 'all' | undefined;
+  /**
+   * What to serve: disks, each as `VM/DISK`, and devices, each by its name and through whatever is in its dispatch table.
+   * `all`: the disks that are open, and those that will be, and no device. Default `all`.
+   */
+  exports?: readonly (Disk | Device)[] | 'all' | undefined;
   /** Default false. */
   readOnly?: boolean | undefined;
+  /**
+   * Devices also beside volumes: their clients then may destroy the volume's data. Default false: a device is refused
+   * that a volume uses, and a volume that uses one of the devices, both by `ERR_STRATAMAP_BUSY`.
+   */
+  shared?: boolean | undefined;
   /**
    * Tells clients by the metadata context `stratamap:physical` whether this map knows where an extent lies: 0 mapped, 1
    * stale, 2 unknown.
@@ -112,12 +121,12 @@ class NbdServer extends Handle {
   }
 
   /**
-   * What clients call a disk: nbd+unix:///vm-1/vda?socket=/run/x.sock, nbd://localhost:10809/vm-1/vda; with TLS nbds in
-   * place of nbd, to which libnbd's clients add `?tls-certificates=FOLDER` or `&tls-certificates=FOLDER`.
+   * What clients call a disk or device: nbd+unix:///vm-1/vda?socket=/run/x.sock, nbd://localhost:10809/vm-1/vda; with TLS
+   * nbds in place of nbd, to which libnbd's clients add `?tls-certificates=FOLDER` or `&tls-certificates=FOLDER`.
    */
-  uri(disk: Disk): string {
-    if (!isDisk(disk)) throw wrongType('disk must be an open disk');
-    const name = [disk.vm, disk.name].map(encodeURIComponent).join('/');
+  uri(target: Disk | Device): string {
+    if (!isDisk(target) && !isDevice(target)) throw wrongType('what is asked for must be an open disk or device');
+    const name = (isDisk(target) ? [target.vm, target.name] : [target.name]).map(encodeURIComponent).join('/');
     const where = this.#where;
     if ('socket' in where) return `${where.scheme}+unix:///${name}?socket=${encodeURIComponent(where.socket)}`;
     const { scheme, host, port } = where;
@@ -166,7 +175,7 @@ class NbdServer extends Handle {
 
 export type { NbdServer };
 
-function tlsFiles(tls: NbdTls): [string, string, string, boolean] {
+function tlsFiles(tls: NbdTls): NativeTls {
   const { ca = '', cert, key, verifyPeer = true } = check.object(tls, 'tls');
   check.boolean(verifyPeer, 'tls.verifyPeer');
   for (const [name, path] of Object.entries({ ca, cert, key })) {
@@ -174,30 +183,38 @@ function tlsFiles(tls: NbdTls): [string, string, string, boolean] {
       throw wrongType(`tls.${name} must be the path of a PEM file`, 'ERR_INVALID_ARG_VALUE');
     }
   }
-  return [ca, cert, key, verifyPeer];
+  return { ca, cert, key, verifyPeer };
 }
 
 export async function serveNbd(host: HostHandle, options: NbdOptions): Promise<NbdServer> {
-  const { exports = 'all', readOnly = false, map, socket, host: address, port, tls } = check.object(options, 'options');
+  const given = check.object(options, 'options');
+  const { exports = 'all', readOnly = false, shared = false, map, socket, host: address, port, tls } = given;
   if ((socket === undefined) === (address === undefined)) {
     throw wrongType('options must have either a socket or a host', 'ERR_INVALID_ARG_VALUE');
   }
   check.boolean(readOnly, 'readOnly');
-  if (exports !== 'all' && !(Array.isArray(exports) && exports.every(isDisk))) {
-    throw wrongType("exports must be 'all' or an array of open disks");
+  check.boolean(shared, 'shared');
+  if (exports !== 'all' && !(Array.isArray(exports) && exports.every((each) => isDisk(each) || isDevice(each)))) {
+    throw wrongType("exports must be 'all' or an array of open disks and devices");
   }
-  const handles = exports === 'all' ? null : exports.map(diskHandle);
-  const known = map === undefined ? null : mapHandle(map);
-  const files = tls === undefined ? null : tlsFiles(tls);
-  const scheme = files === null ? 'nbd' : 'nbds';
+  const asked = {
+    disks: exports === 'all' ? null : exports.filter(isDisk).map(diskHandle),
+    devices: exports === 'all' ? [] : exports.filter(isDevice).map(deviceHandle),
+    readOnly,
+    shared,
+    map: map === undefined ? null : mapHandle(map),
+    tls: tls === undefined ? null : tlsFiles(tls),
+  };
+  const scheme = tls === undefined ? 'nbd' : 'nbds';
   if (socket !== undefined) {
     if (port !== undefined) throw wrongType('a socket has no port', 'ERR_INVALID_ARG_VALUE');
     if (check.string(socket, 'socket') === '') throw outOfRange('socket must not be empty');
-    const { handle } = await native.serveNbd(host, socket, '', 0, handles, readOnly, known, files);
+    const { handle } = await native.serveNbd(host, { ...asked, socket, address: '', port: 0 });
     return new NbdServer(handle, { scheme, socket });
   }
   check.string(address, 'host');
   check.integer(port ?? PORT, 'port', 0, 65535);
-  const opened = await native.serveNbd(host, '', address as string, port ?? PORT, handles, readOnly, known, files);
+  const where = { socket: '', address: address as string, port: port ?? PORT };
+  const opened = await native.serveNbd(host, { ...asked, ...where });
   return new NbdServer(opened.handle, { scheme, host: address as string, port: opened.port });
 }

@@ -6,8 +6,12 @@ import { wrongType } from './errors.js';
 import { Handle } from './handle.js';
 import { type HostHandle, native, type VolumeHandle } from './native.js';
 
-/** `extent`, `log`, `stripe`, or the path of a shared object, ending in `.so`. */
-export type VolumeType = 'extent' | 'log' | 'stripe' | (string & {});
+/**
+ * `extent`, `log`, `stripe`; `nbd`, which keeps no metadata: each disk is one of the devices, meant to be of the driver
+ * `nbd`, as it is, and is created anew each time that the volume is opened; or the path of a shared object, ending in
+ * `.so`.
+ */
+export type VolumeType = 'extent' | 'log' | 'stripe' | 'nbd' | (string & {});
 /** Settings of the volume, by name. */
 export type VolumeSettings = Readonly<Record<string, string | number | boolean>>;
 

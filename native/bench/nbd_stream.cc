@@ -12,7 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "nbd/protocol.h"
+#include "devices/nbd_protocol.h"
 
 namespace bench {
 

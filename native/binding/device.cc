@@ -15,6 +15,7 @@
 #include "binding/errors.h"
 #include "binding/handles.h"
 #include "binding/job.h"
+#include "binding/nbd.h"
 
 namespace sm::binding {
 namespace {
@@ -92,6 +93,7 @@ Napi::Value closeDevice(const Napi::CallbackInfo& info) {
         for (PolicyBox* policy : host->policies) leaving.push_back(policy->policy->takeOut(box->device));
       }
       for (const auto& each : leaving) each->wait(deadline);
+      for (const auto& server : host->servers) server->remove(*host->host, box->device, kDetachTimeout);
       for (Probe* probe : host->probes) probe->removeDevice(box->device, kDetachTimeout);
     }
     if (Failure failure = host->host->closeDevice(box->device)) return failure;

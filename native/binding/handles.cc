@@ -83,7 +83,7 @@ void HostBox::endPolicies() {
 
 Failure HostBox::closeUnderLock() {
   endPolicies();
-  for (const auto& each : servers) each->server->close(0);
+  for (const auto& each : servers) each->close(*host, 0);
   servers.clear();
   for (Probe* probe : probes) probe->detach(kDetachTimeout);
   probes.clear();

@@ -1,4 +1,4 @@
-// NBD servers for JavaScript: the virtual disks of a host, for any client.
+// NBD servers for JavaScript: the virtual disks and devices of a host, for any client.
 #include "binding/nbd.h"
 
 #include <algorithm>
@@ -14,6 +14,7 @@
 #include "binding/handles.h"
 #include "binding/job.h"
 #include "binding/physical_context.h"
+#include "nbd/device_export.h"
 #include "nbd/disk_export.h"
 #include "nbd/server.h"
 
@@ -31,6 +32,32 @@ void NbdBox::remove(VirtualDisk& disk, uint64_t timeout) {
   server->removeExport(nbd::DiskExport::nameOf(disk), timeout);  // where it is served
 }
 
+Failure NbdBox::add(Host& host, sm_device* device) {
+  if (Failure failure = host.claimDevice(device, shared)) return failure;
+  IoThread& home = *host.threads()[device->id % host.threads().size()];
+  nbd::DeviceExportOptions options;
+  options.readOnly = readOnly;
+  Failure failure = server->addExport(std::make_unique<nbd::DeviceExport>(*device, home, options));
+  if (failure) {
+    host.unclaimDevice(device, shared);
+  } else {
+    devices.push_back(device);
+  }
+  return failure;
+}
+
+void NbdBox::remove(Host& host, sm_device* device, uint64_t timeout) {
+  if (std::erase(devices, device) == 0) return;
+  server->removeExport(device->name, timeout);
+  host.unclaimDevice(device, shared);
+}
+
+void NbdBox::close(Host& host, uint64_t timeout) {
+  server->close(timeout);
+  for (sm_device* device : devices) host.unclaimDevice(device, shared);
+  devices.clear();
+}
+
 namespace {
 
 struct Asked {
@@ -39,6 +66,7 @@ struct Asked {
   bool secured = false;
   nbd::TlsFiles tls;
   std::vector<std::shared_ptr<DiskBox>> disks;
+  std::vector<std::shared_ptr<DeviceBox>> devices;
 };
 
 Failure open(HostBox& host, NbdBox& box, Asked& asked) {
@@ -56,40 +84,53 @@ Failure open(HostBox& host, NbdBox& box, Asked& asked) {
   for (VirtualDisk* disk : disks) {
     if (Failure failure = box.add(*disk)) return failure;
   }
+  for (const auto& device : asked.devices) {
+    if (device->closed) return closedFailure("device", "device " + device->name);
+    if (Failure failure = box.add(*host.host, device->device)) return failure;
+  }
   if (!asked.socket.empty()) return box.server->listenUnix(asked.socket);
   return box.server->listenTcp(asked.address, asked.port, &asked.port);
 }
 
-// serveNbd(host, socket, address, port, disks | null, readOnly, map | null, [ca, cert, key, verifyPeer] | null):
-// promise of { handle, port }. An empty socket is none, and so is an empty ca.
+// serveNbd(host, asked): promise of { handle, port }; what is asked is what lib/native.ts says.
 Napi::Value serveNbd(const Napi::CallbackInfo& info) {
-  const auto host = unwrap<HostBox>(info.Env(), info[0]);
+  const Napi::Env env = info.Env();
+  const auto host = unwrap<HostBox>(env, info[0]);
+  const auto given = info[1].As<Napi::Object>();
   auto asked = std::make_shared<Asked>();
   auto box = std::make_shared<NbdBox>();
-  asked->socket = textOf(info[1]);
-  asked->address = textOf(info[2]);
-  asked->port = static_cast<uint16_t>(numberOf(info[3]));
-  box->everyDisk = info[4].IsNull();
-  if (!box->everyDisk) {
-    const auto disks = info[4].As<Napi::Array>();
-    for (uint32_t i = 0; i < disks.Length(); ++i) {
-      asked->disks.push_back(unwrap<DiskBox>(info.Env(), disks.Get(i)));
-      if (asked->disks.back()->volume->host != host) {
-        return rejected(info.Env(), failed(EINVAL, "nbd", "cannot serve a disk of another host"));
-      }
+  asked->socket = textOf(given.Get("socket"));
+  asked->address = textOf(given.Get("address"));
+  asked->port = static_cast<uint16_t>(numberOf(given.Get("port")));
+  const Napi::Value disks = given.Get("disks"), map = given.Get("map"), tls = given.Get("tls");
+  box->everyDisk = disks.IsNull();
+  for (uint32_t i = 0; !box->everyDisk && i < disks.As<Napi::Array>().Length(); ++i) {
+    asked->disks.push_back(unwrap<DiskBox>(env, disks.As<Napi::Array>().Get(i)));
+    if (asked->disks.back()->volume->host != host) {
+      return rejected(env, failed(EINVAL, "nbd", "cannot serve a disk of another host"));
     }
   }
-  box->readOnly = flagOf(info[5]);
-  if (!info[6].IsNull()) box->map = unwrap<MapBox>(info.Env(), info[6])->map;
-  if ((asked->secured = !info[7].IsNull())) {
-    const auto tls = info[7].As<Napi::Array>();
-    asked->tls = {textOf(tls.Get(0u)), textOf(tls.Get(1u)), textOf(tls.Get(2u)), flagOf(tls.Get(3u))};
+  const auto devices = given.Get("devices").As<Napi::Array>();
+  for (uint32_t i = 0; i < devices.Length(); ++i) {
+    asked->devices.push_back(unwrap<DeviceBox>(env, devices.Get(i)));
+    if (asked->devices.back()->host != host) {
+      return rejected(env, failed(EINVAL, "nbd", "cannot serve a device of another host"));
+    }
+  }
+  box->readOnly = flagOf(given.Get("readOnly"));
+  box->shared = flagOf(given.Get("shared"));
+  if (!map.IsNull()) box->map = unwrap<MapBox>(env, map)->map;
+  if ((asked->secured = !tls.IsNull())) {
+    const auto files = tls.As<Napi::Object>();
+    asked->tls = {textOf(files.Get("ca")), textOf(files.Get("cert")), textOf(files.Get("key")),
+                  flagOf(files.Get("verifyPeer"))};
   }
   return startJob(
       info.Env(), host,
       [host, box, asked]() -> Failure {
         Failure failure = open(*host, *box, *asked);
         if (failure) {
+          if (box->server) box->close(*host->host, 0);
           box->server.reset();
         } else {
           host->servers.push_back(box);
@@ -108,7 +149,7 @@ Napi::Value serveNbd(const Napi::CallbackInfo& info) {
 Napi::Value closeNbd(const Napi::CallbackInfo& info) {
   const auto handle = unwrap<NbdHandle>(info.Env(), info[0]);
   return startJob(info.Env(), handle->host, [handle, timeout = numberOf(info[1])]() -> Failure {
-    if (std::erase(handle->host->servers, handle->box) != 0) handle->box->server->close(timeout);
+    if (std::erase(handle->host->servers, handle->box) != 0) handle->box->close(*handle->host->host, timeout);
     return {};
   });
 }

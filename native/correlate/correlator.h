@@ -153,6 +153,7 @@ class Correlator {
   void collectByContent(uint32_t contextSlot);
   void expirePending();
   void expire(uint32_t slot);
+  void readBeside(const Evidence& evidence);
   void release(uint32_t contextSlot);
   // f(slot, evidence, index of this owner), in the order of attribution; f may drop the evidence.
   template <class F>

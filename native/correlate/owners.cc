@@ -200,8 +200,30 @@ void Correlator::expire(uint32_t slot) {
     disown(&evidence);
   } else {
     count(evidence, evidence.ownerCount == 1 ? Fate::kAttributed : Fate::kAmbiguous);
+    if (content_ && evidence.op == SM_OP_READ) readBeside(evidence);
   }
   if (evidence.done && evidence.liveOwners == 0) dropEvidence(slot);
+}
+
+// Some blocks of a read may be an owner's by chance, and the whole have been read to move it: what no owner explains
+// was read by nobody that is known.
+void Correlator::readBeside(const Evidence& evidence) {
+  if (evidence.adrift) return;
+  clean_.clear();
+  evidence.taints.clean(evidence.phys, &clean_);
+  for (Range range : clean_) {
+    while (!range.empty()) {
+      // The first piece in it, and what lies before that.
+      Range known{range.end, range.end};
+      for (int i = 0; i < evidence.pieceCount; ++i) {
+        const uint64_t from = evidence.phys.begin + evidence.pieces[i].from;
+        const Range piece{std::max(from, range.begin), std::min(from + evidence.pieces[i].length, range.end)};
+        if (piece.begin < piece.end && piece.begin < known.begin) known = piece;
+      }
+      if (range.begin < known.begin) map_.moving(evidence.device, {range.begin, known.begin});
+      range.begin = known.end;
+    }
+  }
 }
 
 // The end of a context: what is nobody's any more goes when it has landed.

@@ -73,6 +73,12 @@ struct Host::State {
             EBUSY, "device",
             asked + ": device " + device->name + " belongs to the open volume " + user->name() + "; close that first",
             "ERR_STRATAMAP_BUSY");
+      } else if (const auto claims = claimed.find(device); claims != claimed.end() && claims->second.exclusive) {
+        failure = failed(EBUSY, "device",
+                         asked + ": device " + device->name +
+                             " is served as it is to others, who would write to it at the same time; end that first, "
+                             "or serve it shared",
+                         "ERR_STRATAMAP_BUSY");
       }
       if (!failure) continue;
       failure.device = device->name;
@@ -135,6 +141,10 @@ struct Host::State {
   std::mutex mutex;
   bool closed = false;
   std::vector<std::unique_ptr<Device>> devices;
+  struct Claims {
+    size_t exclusive = 0, shared = 0;
+  };
+  std::map<const sm_device*, Claims> claimed;    // those that are, by others than volumes
   std::vector<std::unique_ptr<Volume>> volumes;  // also those that are closed: a call to one of them then says so
 
   std::mutex messagesMutex;
@@ -224,8 +234,44 @@ Failure Host::closeDevice(sm_device* device) {
     failure.device = device->name;
     return failure;
   }
+  if (state_->claimed.contains(device)) {
+    Failure failure =
+        failed(EBUSY, "device",
+               std::string("cannot close device ") + device->name + ": it is served to others; end that first",
+               "ERR_STRATAMAP_BUSY");
+    failure.device = device->name;
+    return failure;
+  }
   state_->devices.erase(found);
   return {};
+}
+
+Failure Host::claimDevice(sm_device* device, bool shared) {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  if (Failure failure = state_->usable()) return failure;
+  if (state_->find(device) == state_->devices.end()) {
+    return failed(EBADF, "device", "the device is not open in this host", "ERR_STRATAMAP_CLOSED");
+  }
+  const Volume* user = state_->userOf(device);
+  if (user && !shared) {
+    Failure failure = failed(EBUSY, "device",
+                             std::string("device ") + device->name + " belongs to the open volume " + user->name() +
+                                 ", whose data others could destroy; close that first, or ask for it shared",
+                             "ERR_STRATAMAP_BUSY");
+    failure.device = device->name;
+    return failure;
+  }
+  State::Claims& claims = state_->claimed[device];
+  ++(shared ? claims.shared : claims.exclusive);
+  return {};
+}
+
+void Host::unclaimDevice(sm_device* device, bool shared) {
+  std::lock_guard<std::mutex> lock(state_->mutex);
+  const auto found = state_->claimed.find(device);
+  if (found == state_->claimed.end()) return;
+  --(shared ? found->second.shared : found->second.exclusive);
+  if (found->second.shared + found->second.exclusive == 0) state_->claimed.erase(found);
 }
 
 DeviceInfo Host::info(const sm_device* device) const {

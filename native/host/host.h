@@ -66,6 +66,10 @@ class Host {
 
   Failure openDevice(const DeviceOptions& options, sm_device** out);
   Failure closeDevice(sm_device* device);
+  // Someone who is no volume sends requests to a device: until as many calls of unclaimDevice it is not closed, and no
+  // volume gets it. Refused (EBUSY) where a volume has it. `shared`: beside volumes, before and after it.
+  Failure claimDevice(sm_device* device, bool shared);
+  void unclaimDevice(sm_device* device, bool shared);
   DeviceInfo info(const sm_device* device) const;
 
   // `type` is a registered volume or a path that ends in ".so". Refuses devices that carry a signature it knows

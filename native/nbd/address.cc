@@ -15,6 +15,7 @@
 #include <memory>
 #include <utility>
 
+#include "engine/loopback.h"
 #include "host/failures.h"
 
 namespace sm::nbd {
@@ -47,16 +48,6 @@ bool answers(const sockaddr_un& address) {
   if (probe.get() < 0) return true;
   const int result = connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
   return result == 0 || errno != ECONNREFUSED;
-}
-
-bool isLoopback(const sockaddr* address) {
-  if (address->sa_family == AF_INET) {
-    const auto* v4 = reinterpret_cast<const sockaddr_in*>(address);
-    return ntohl(v4->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
-  }
-  if (address->sa_family != AF_INET6) return false;
-  const in6_addr& v6 = reinterpret_cast<const sockaddr_in6*>(address)->sin6_addr;
-  return IN6_IS_ADDR_LOOPBACK(&v6) || (IN6_IS_ADDR_V4MAPPED(&v6) && v6.s6_addr[12] == IN_LOOPBACKNET);
 }
 
 void setPort(sockaddr* address, uint16_t port) {

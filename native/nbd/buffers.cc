@@ -3,7 +3,7 @@
 #include <bit>
 #include <utility>
 
-#include "nbd/protocol.h"
+#include "devices/nbd_protocol.h"
 
 namespace sm::nbd {
 

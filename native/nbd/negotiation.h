@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-#include "nbd/protocol.h"
+#include "devices/nbd_protocol.h"
 
 namespace sm::nbd {
 

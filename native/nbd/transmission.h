@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <span>
 
-#include "nbd/protocol.h"
+#include "devices/nbd_protocol.h"
 
 namespace sm::nbd {
 

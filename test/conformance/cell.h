@@ -34,6 +34,7 @@ struct VolumeKind {
   // anything at all what is read is known. By content alone not what several blocks have.
   bool placesAll = false;
   size_t places = 1;  // of each block
+  Options open;       // of a volume that is not formatted
 };
 
 // Every volume that there is here, in every way that is told apart; one that is not built is skipped, and that is said.

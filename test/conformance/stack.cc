@@ -101,7 +101,7 @@ void Stack::openAll(const Cell& cell) {
   }
   memory_.reset(static_cast<std::byte*>(aligned_alloc(4096, kDeviceBytes)));
   if (failed(host_->formatVolume(cell.volume.type, devices_, cell.volume.format, false), "formatVolume")) return;
-  if (failed(host_->openVolume("v", cell.volume.type, devices_, {}, &volume_), "openVolume")) return;
+  if (failed(host_->openVolume("v", cell.volume.type, devices_, cell.volume.open, &volume_), "openVolume")) return;
   for (size_t i = 0; i < kDisks; ++i) {
     const std::string vm = "vm-" + std::to_string(i / 2), disk = "vd" + std::to_string(i % 2);
     if (failed(volume_->createDisk(vm, disk, kDiskBytes, &disks_.emplace_back()), "createDisk")) return;

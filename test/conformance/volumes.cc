@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "cell.h"
+#include "stack.h"
 
 namespace conformance {
 
@@ -22,6 +23,15 @@ VolumeKind shipped(const std::string& type, const std::string& issue, Options fo
   const Foretold& foretold = issue == "clone" ? kCloned : kFresh;
   VolumeKind kind{type + " " + issue, type, 2, std::move(format), foretold, foretold};
   kind.placesAll = type == "stripe";
+  return kind;
+}
+
+// A device for each disk. It is not formatted, and so takes its option when it is opened.
+VolumeKind asItIs(const std::string& issue) {
+  const Foretold& foretold = issue == "clone" ? kCloned : kFresh;
+  VolumeKind kind{"nbd " + issue, "nbd", kDisks, {}, foretold, foretold};
+  kind.open = {{"issue", issue}};
+  kind.placesAll = true;
   return kind;
 }
 
@@ -77,6 +87,7 @@ std::vector<VolumeKind> volumeKinds() {
   kinds.push_back(placing(fixture("journalling", "journalling", {}, kCloned, kCloned)));
   // In time it is written to the journal alone, a ring.
   kinds.push_back(between(0.03, 0.9, fixture("journalling, early", "journalling", {{"ack", "early"}}, kRoom, kCloned)));
+  for (const char* issue : {"clone", "fresh"}) kinds.push_back(asItIs(issue));
   return kinds;
 }
 

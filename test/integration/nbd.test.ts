@@ -7,9 +7,9 @@ import { promisify } from 'node:util';
 import { openMap } from 'stratamap';
 import { expect, test } from 'vitest';
 import { checkout } from '../support/checkout.js';
-import { tmpDir } from '../support/files.js';
+import { tmpDir, tmpFile } from '../support/files.js';
 import { needsProgram, nightly } from '../support/machine.js';
-import { failureOf, MiB, openStack, pattern } from '../support/stack.js';
+import { failureOf, MiB, openStack, pattern, testHost } from '../support/stack.js';
 
 const run = promisify(execFile);
 const withInfo = needsProgram('NBD clients', 'nbdinfo');
@@ -173,4 +173,70 @@ test('an open server keeps the process alive, and its end lets it go', async () 
   child.kill('SIGTERM');
   expect(await ended).toEqual({ code: 0, signal: null });
   expect(existsSync(path.join(folder, 'socket'))).toBe(false);
+});
+
+withQemu('a device is served past its dispatch table, and no volume has it meanwhile', async () => {
+  const host = await testHost();
+  const device = await host.openDevice({ name: 'd 0', path: tmpFile(4 * MiB) });
+  const counts = await host.interpose({ type: 'count' });
+  const socket = path.join(tmpDir(), 'nbd.sock');
+  const server = await host.serveNbd({ socket, exports: [device] });
+  const uri = server.uri(device);
+  expect(uri).toBe(`nbd+unix:///d%200?socket=${encodeURIComponent(socket)}`);
+  await run('qemu-io', ['-f', 'raw', '-c', 'write -P 7 1M 64k', uri]);
+  const { write } = counts.counters() as unknown as { write: { bytes: number } };
+  expect(write.bytes).toBe(64 * 1024);
+  expect((await failureOf(host.formatVolume({ type: 'extent', devices: [device] }))).code).toBe('ERR_STRATAMAP_BUSY');
+  expect((await failureOf(host.openVolume({ name: 'v', type: 'nbd', devices: [device] }))).device).toBe('d 0');
+  await server.close();
+  const volume = await host.openVolume({ name: 'v', type: 'nbd', devices: [device] });
+  const disk = await volume.createDisk({ vm: 'vm-1', name: 'vda', size: device.size });
+  expect(new Set(await disk.read(MiB, 64 * 1024))).toEqual(new Set([7]));
+  expect((await failureOf(host.serveNbd({ socket, exports: [device] }))).code).toBe('ERR_STRATAMAP_BUSY');
+  const both = await host.serveNbd({ socket, exports: [disk, device], shared: true, readOnly: true });
+  await expect(run('qemu-io', ['-f', 'raw', '-c', 'write 0 4k', both.uri(device)])).rejects.toThrow();
+  await run('qemu-io', ['-f', 'raw', '-r', '-c', 'read -P 7 1M 64k', both.uri(device)]);
+  await disk.close();
+  await volume.close();
+  await device.close();
+  expect((await both.counters()).exports).toEqual({});
+});
+
+test('a device by NBD is what its server serves, shared, and lost with it', async () => {
+  const { host: far, disk } = await openStack();
+  const socket = path.join(tmpDir(), 'nbd.sock');
+  const server = await far.serveNbd({ socket });
+  const host = await testHost({ threads: 2 });
+  const uri = server.uri(disk);
+  const device = await host.openDevice({ name: 'r0', driver: 'nbd', uri });
+  expect(device).toMatchObject({
+    driver: 'nbd',
+    path: uri,
+    size: disk.size,
+    shared: true,
+    readOnly: false,
+    discard: true,
+  });
+  const volume = await host.openVolume({ name: 'v', type: 'nbd', devices: [device] });
+  const near = await volume.createDisk({ vm: 'vm-9', name: 'vda', size: device.size });
+  const data = pattern(MiB);
+  await near.write(MiB, data, { fua: true });
+  await near.discard(MiB, 4096);
+  data.fill(0, 0, 4096);
+  expect(Buffer.from(await disk.read(MiB, MiB)).equals(data)).toBe(true);
+  await server.destroy();
+  expect((await failureOf(near.read(0, 4096))).code).toBe('ENOTCONN');
+  for (const options of [
+    { uri: 'file:///x' },
+    { uri: 'nbd://192.0.2.1/x' },
+    { uri: `nbd+unix:///?socket=${socket}` },
+  ]) {
+    const error = await failureOf(host.openDevice({ name: 'r1', driver: 'nbd', ...options }));
+    expect([error.layer, error.device]).toEqual(['device', 'r1']);
+  }
+  for (const options of [{}, { uri: 1 }, { uri, path: 'x' }, { uri, size: 1 }]) {
+    const error = await failureOf(host.openDevice({ name: 'r1', driver: 'nbd', ...options } as never));
+    expect(error).toBeInstanceOf(TypeError);
+  }
+  expect(await failureOf(host.openDevice({ name: 'r1', path: 'x', uri } as never))).toBeInstanceOf(TypeError);
 });

@@ -19,7 +19,7 @@
 namespace sm {
 
 struct DeviceSpec {
-  std::string name, path;
+  std::string name, path;        // of nbd: its URI
   std::string driver = "uring";  // one of deviceDriverNames()
   bool shared = false, readOnly = false;
   uint64_t bytes = 0;   // for null: its size
@@ -31,6 +31,7 @@ struct DeviceFacts {
   std::string name, path, driver;  // the driver that serves, which may not be the one asked for
   uint64_t bytes = 0;
   uint32_t blockSize = 0;
+  uint32_t maxTransfer = 1 << 20;  // bytes
   bool direct = false, shared = false, readOnly = false, discard = false;
   std::string journal;               // of recording: its path
   std::vector<std::string> notices;  // what the user should know, one sentence each: no O_DIRECT, …
@@ -57,7 +58,9 @@ class Device {
 // Opens `spec.path` with `spec.driver` for use on `threads`, which must outlive the device. Errors, layer "device":
 // ENOENT, EACCES and what else open(2) says; ENOTBLK ERR_STRATAMAP_NOT_A_DEVICE; EBUSY ERR_STRATAMAP_BUSY (someone has
 // it); EAGAIN (no more threads); EINVAL ERR_STRATAMAP_DRIVER (no such driver), ERR_STRATAMAP_SIZE (null without a size,
-// an empty file), ERR_STRATAMAP_JOURNAL (a block device without a path for its journal); EEXIST (there is a journal).
+// an empty file), ERR_STRATAMAP_JOURNAL (a block device without a path for its journal), ERR_STRATAMAP_URI (none of
+// NBD); EEXIST (there is a journal); of nbd also what connect(2) says, ENOSYS (no io_uring), EACCES, EPROTO and
+// ETIMEDOUT (by the server).
 Failure openDevice(const DeviceSpec& spec, const std::vector<IoThread*>& threads, std::unique_ptr<Device>* out);
 
 std::vector<std::string> deviceDriverNames();

@@ -7,7 +7,7 @@
 #include "devices/check.h"
 #include "devices/device.h"
 
-#define SM_DRIVERS(X) X(uring) X(posix) X(null) X(recording)
+#define SM_DRIVERS(X) X(uring) X(posix) X(null) X(recording) X(nbd)
 
 namespace sm {
 
@@ -67,7 +67,7 @@ void Device::publish(const sm_device_ops* ops) {
   contract_.name = facts_.name.c_str();
   contract_.bytes = facts_.bytes;
   contract_.block_size = facts_.blockSize;
-  contract_.max_transfer = kDeviceMaxTransfer;
+  contract_.max_transfer = facts_.maxTransfer;
   contract_.driver = this;
   __atomic_store_n(&contract_.ops, ops, __ATOMIC_RELEASE);
 }

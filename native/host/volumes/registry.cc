@@ -7,6 +7,7 @@ constexpr const sm_volume_ops* kVolumes[] = {
     &extentOps,
     &logOps,
     &stripeOps,
+    &nbdOps,
 };
 
 }  // namespace

@@ -9,6 +9,7 @@ namespace sm {
 
 extern const sm_volume_ops extentOps;  // thin provisioning: extents allocated on first write, scattered
 extern const sm_volume_ops logOps;     // log-structured: a write never goes where live data is; a cleaner makes room
+extern const sm_volume_ops nbdOps;     // each disk a device, as it is: meant for those of the driver nbd
 extern const sm_volume_ops stripeOps;  // chunks in turn over two or more devices
 
 const sm_volume_ops* const* volumeRegistry(size_t* count);

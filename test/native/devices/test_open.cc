@@ -189,7 +189,7 @@ TEST_CASE("file systems without O_DIRECT, ZERO_RANGE or holes are served all the
 }
 
 TEST_CASE("drivers are found by name") {
-  CHECK(deviceDriverNames() == std::vector<std::string>{"uring", "posix", "null", "recording"});
+  CHECK(deviceDriverNames() == std::vector<std::string>{"uring", "posix", "null", "recording", "nbd"});
   CHECK(findDriver("null") != nullptr);
   CHECK(findDriver("") == nullptr);
 }

@@ -6,9 +6,9 @@
 #include <memory>
 #include <vector>
 
+#include "devices/nbd_protocol.h"
 #include "engine/buffer_pool.h"
 #include "native/host/support.h"
-#include "nbd/protocol.h"
 
 using namespace sm;
 using namespace sm::test;

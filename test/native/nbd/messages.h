@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "nbd/protocol.h"
+#include "devices/nbd_protocol.h"
 
 namespace sm::test {
 
