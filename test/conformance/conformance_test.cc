@@ -2,8 +2,9 @@
 // depths 1, 32 and 256: nothing that is mapped may be wrong, and the recall is what volumes.cc foretells.
 //
 // The fast tier runs each association, correlation and volume once, the devices and depths in turn; SM_NIGHTLY=1 all of
-// them. SM_CELLS=n runs every n-th of these alone; SM_ONLY=text those whose name has it. SM_CAPABILITIES=path writes
-// what was found there, and what it costs, for the capability table: each once, with uring at depth 32.
+// them. SM_CELLS=n runs every n-th of these alone; SM_ONLY=text those whose name has it. SM_SEED=n gives other seeds,
+// and each cell another device and depth. SM_CAPABILITIES=path writes what was found there, and what it costs, for the
+// capability table: each once, with uring at depth 32.
 //
 // Not on the null device: it holds no bytes that a mapping could be held against.
 #include <doctest/doctest.h>
@@ -44,7 +45,10 @@ std::vector<Cell> cells() {
   const char* every = std::getenv("SM_CELLS");
   const uint64_t step = every ? std::max(1, std::atoi(every)) : 1;
   std::vector<Cell> out;
-  uint64_t number = 0, seed = 0;
+  // Other seeds, and in the quick run other media and depths for each.
+  const char* turn = std::getenv("SM_SEED");
+  const uint64_t first = turn ? std::strtoull(turn, nullptr, 10) : 0;
+  uint64_t number = first, seed = first * 10'000, count = 0;
   for (const VolumeKind& volume : volumeKinds()) {
     for (const sm::AssociationInfo& association : sm::associations()) {
       for (const std::string& correlation : association.correlations) {
@@ -55,7 +59,8 @@ std::vector<Cell> cells() {
                       : !all && (medium != number % onto.size() || depth != inTurn)) {
               continue;
             }
-            if (seed++ % step != 0) continue;
+            ++seed;
+            if (count++ % step != 0) continue;
             out.push_back({volume, association.name, correlation, onto[medium], kDepths[depth], seed});
           }
         }
