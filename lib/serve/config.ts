@@ -8,8 +8,12 @@ import type { Association, Correlation } from '../probe.js';
 import { checkReferences } from './references.js';
 import { schema } from './schema.js';
 
+/** A block device or image file by its `path`, or by its `uri` what an NBD server serves. */
 export interface DeviceConfig {
-  path: string;
+  path?: string | undefined;
+  uri?: string | undefined;
+  /** Seconds for which an NBD server that is not there yet is waited for. Default 10. */
+  wait?: number | undefined;
   driver: 'uring' | 'posix';
   shared: boolean;
   readOnly: boolean;
@@ -37,8 +41,12 @@ export interface ExportConfig {
   socket?: string | undefined;
   host?: string | undefined;
   port?: number | undefined;
-  /** As VM/DISK. Default: all. */
+  /** As VM/DISK. Default: all; none where there are devices. */
   disks?: string[] | undefined;
+  /** Served by their names, past their dispatch tables. */
+  devices?: string[] | undefined;
+  /** Also those that a volume uses. Default false. */
+  shared?: boolean | undefined;
   readOnly: boolean;
   tls?: NbdTls | undefined;
 }

@@ -1,11 +1,12 @@
-// Volumes and disks as the configuration has them: opened, or made where it says so and there are none.
+// Devices of other servers, volumes and disks as the configuration has them: opened, or made where it says so and there are none.
 import { open } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Device } from '../device.js';
 import type { Disk } from '../disk.js';
 import { StratamapError } from '../errors.js';
 import type { Host } from '../host.js';
 import type { Volume } from '../volume.js';
-import type { DiskConfig, VolumeConfig } from './config.js';
+import type { DeviceConfig, DiskConfig, VolumeConfig } from './config.js';
 
 const FIRST = 4096; // bytes: where a volume that there is, whole or damaged, has its superblock
 
@@ -39,6 +40,26 @@ async function isEmpty({ path }: Device): Promise<boolean> {
     return buffer.subarray(0, bytesRead).every((byte) => byte === 0);
   } finally {
     await file.close();
+  }
+}
+
+const ABSENT = ['ENOENT', 'ECONNREFUSED']; // there is no socket, or nobody listens on it
+const AGAIN = 100; // ms
+
+/** What an NBD server serves, as soon as it does. */
+export async function openFarDevice(
+  host: Host,
+  name: string,
+  { uri, wait = 10, readOnly }: DeviceConfig,
+): Promise<Device> {
+  const until = performance.now() + 1000 * wait;
+  for (;;) {
+    try {
+      return await host.openDevice({ name, driver: 'nbd', uri: uri as string, readOnly });
+    } catch (error) {
+      if (!ABSENT.includes((error as { code?: string }).code ?? '') || performance.now() >= until) throw error;
+    }
+    await sleep(AGAIN);
   }
 }
 

@@ -6,7 +6,8 @@ import type { Found, ServeConfig } from './config.js';
 type Config = Omit<ServeConfig, 'file'>;
 
 const PORT = 10809; // of NBD
-const BUILT_IN = ['extent', 'log', 'stripe'];
+const FORMATTED = ['extent', 'log', 'stripe'];
+const BUILT_IN = [...FORMATTED, 'nbd'];
 
 export function checkReferences(config: Config): Found[] {
   return [
@@ -44,14 +45,25 @@ function repeated<T>(
 }
 
 function devicesOf({ devices }: Config): Found[] {
-  return repeated(
+  const kinds = Object.entries(devices).flatMap(([name, { path: file, uri }]) =>
+    (file === undefined) === (uri === undefined)
+      ? [
+          {
+            path: ['devices', name],
+            message: `has ${uri ? 'both path and uri' : 'neither path nor uri'}: give one of them`,
+          },
+        ]
+      : [],
+  );
+  const twice = repeated(
     Object.entries(devices),
-    ([, device]) => path.resolve('/', device.path),
+    ([, device]) => device.path && path.resolve('/', device.path),
     ([name, device], [first]) => ({
       path: ['devices', name, 'path'],
       message: `is ${JSON.stringify(device.path)}, which device ${first} has already: give each device once`,
     }),
   );
+  return [...kinds, ...twice];
 }
 
 function volumesOf({ volumes, devices }: Config): Found[] {
@@ -72,12 +84,17 @@ function volumesOf({ volumes, devices }: Config): Found[] {
       message: `is ${JSON.stringify(name)}, which volume ${first.volume} has already: give it to one volume, once`,
     }),
   );
-  const types = Object.entries(volumes).flatMap(([volume, { type, create }]) => {
+  const types = Object.entries(volumes).flatMap(([volume, { type, create, devices: names }]) => {
     if (!BUILT_IN.includes(type) && !type.endsWith('.so')) {
       const message = `is ${JSON.stringify(type)}: write ${BUILT_IN.join(', ')}, or the path of a shared object, which ends in .so`;
       return [{ path: ['volumes', volume, 'type'], message }];
     }
-    if (!create || BUILT_IN.includes(type)) return [];
+    const far = names.find((name) => devices[name]?.uri !== undefined);
+    if (create && far !== undefined) {
+      const message = `is true, but whether ${far}, which an NBD server serves, is empty is not looked at: take it out`;
+      return [{ path: ['volumes', volume, 'create'], message }];
+    }
+    if (!create || FORMATTED.includes(type)) return [];
     const message = `is true, but what an empty device is to ${type} is not known: take it out, and format it by host.formatVolume`;
     return [{ path: ['volumes', volume, 'create'], message }];
   });
@@ -95,8 +112,9 @@ function disksOf({ disks, volumes }: Config): Found[] {
   ]);
 }
 
-function exportsOf({ exports, disks }: Config): Found[] {
-  return exports.flatMap(({ socket, host, port, disks: names = [], tls }, i) => {
+function exportsOf({ exports, disks, devices, volumes }: Config): Found[] {
+  const userOf = (device: string) => Object.keys(volumes).find((name) => volumes[name]?.devices.includes(device));
+  return exports.flatMap(({ socket, host, port, disks: names = [], devices: raw = [], shared, tls }, i) => {
     const found: Found[] = [];
     const at = (message: string, ...more: PropertyKey[]) => found.push({ path: ['exports', i, ...more], message });
     if ((socket === undefined) === (host === undefined)) {
@@ -106,6 +124,15 @@ function exportsOf({ exports, disks }: Config): Found[] {
     for (const [k, name] of names.entries()) {
       if (!Object.hasOwn(disks, name)) at(unknown('disks', name, disks), 'disks', k);
       else if (names.indexOf(name) !== k) at(`is ${JSON.stringify(name)} a second time: take it out`, 'disks', k);
+    }
+    for (const [k, name] of raw.entries()) {
+      const user = userOf(name);
+      if (!Object.hasOwn(devices, name)) at(unknown('devices', name, devices), 'devices', k);
+      else if (raw.indexOf(name) !== k) at(`is ${JSON.stringify(name)} a second time: take it out`, 'devices', k);
+      else if (user !== undefined && !shared) {
+        const how = 'take it out, or write shared: true where its clients may overwrite what the volume has there';
+        at(`is ${JSON.stringify(name)}, which volume ${user} uses: ${how}`, 'devices', k);
+      }
     }
     if (tls !== undefined && tls.ca === undefined && tls.verifyPeer !== false) {
       at('is missing: write the path of the trusted authorities’ certificates, or verifyPeer: false', 'tls', 'ca');

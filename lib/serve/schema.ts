@@ -79,7 +79,9 @@ function isName(value: string): boolean {
 }
 
 const device = keys({
-  path: text('the path of a block device or an image file, as /dev/loop0'),
+  path: text('the path of a block device or an image file, as /dev/loop0').optional(),
+  uri: text('what an NBD server serves, as nbd+unix:///EXPORT?socket=PATH or nbd://localhost:PORT/EXPORT').optional(),
+  wait: integer('how long to wait for that server, in seconds', 0, 3600).optional(),
   driver: oneOf('uring', 'posix').default('uring'),
   shared: flag('whether others may use the device at the same time').default(false),
   readOnly: flag('whether nothing is written to it').default(false),
@@ -87,7 +89,7 @@ const device = keys({
 });
 
 const volume = keys({
-  type: text('extent, log, stripe, or the path of a shared object'),
+  type: text('extent, log, stripe, nbd, or the path of a shared object'),
   devices: list(text('the name of a device'), 'a list of the names of its devices, in order'),
   options: named(
     'setting',
@@ -110,6 +112,8 @@ const server = keys({
   host: text('an address or name of this machine').optional(),
   port: integer('a TCP port', 1, 65535).optional(),
   disks: list(text('VM/DISK'), 'a list of disks as VM/DISK, or leave it out for all').optional(),
+  devices: list(text('the name of a device'), 'a list of the names of devices').optional(),
+  shared: flag('whether to serve devices that a volume uses').optional(),
   readOnly: flag('whether clients may only read').default(false),
   tls: keys({
     ca: file('the trusted authorities’ certificates').optional(),

@@ -10,7 +10,7 @@ import type { Association, Correlation, Probe } from '../probe.js';
 import type { Volume } from '../volume.js';
 import type { ExportConfig, ServeConfig } from './config.js';
 import { type ControlServer, openControlServer } from './control_server.js';
-import { openDisk, openVolume } from './open_volume.js';
+import { openDisk, openFarDevice, openVolume } from './open_volume.js';
 
 export interface ServedDisk {
   vm: string;
@@ -73,11 +73,16 @@ export class Service {
 
   async #open(): Promise<void> {
     const { devices, volumes, disks, exports, probe, control } = this.config;
-    for (const [name, device] of Object.entries(devices)) {
-      this.#devices.set(name, await this.#host.openDevice({ name, ...device }));
+    const far = Object.entries(devices).filter(([, { uri }]) => uri !== undefined);
+    for (const [name, { path, ...device }] of Object.entries(devices)) {
+      if (path !== undefined) this.#devices.set(name, await this.#host.openDevice({ name, path, ...device }));
     }
     // Before anything is read or written.
     if (probe) await this.attachProbe(probe);
+    // What is another NBD server's may lie on devices that this one serves.
+    const early = far.length > 0 ? exports.filter(isOfDevices) : [];
+    for (const each of early) await this.#serve(each);
+    for (const [name, device] of far) this.#devices.set(name, await openFarDevice(this.#host, name, device));
     const opened = new Map<string, Volume>();
     for (const [name, volume] of Object.entries(volumes)) {
       const of = volume.devices.map((each) => this.#devices.get(each) as Device);
@@ -89,16 +94,21 @@ export class Service {
     }
     // The control socket first: who sees an export may ask about it.
     if (control) this.#control = await openControlServer(this, control.socket);
-    for (const each of exports) await this.#serve(each);
+    for (const each of exports) if (!early.includes(each)) await this.#serve(each);
   }
 
-  async #serve({ socket, host, port, disks, readOnly, tls }: ExportConfig): Promise<void> {
-    const served = disks ? disks.map((name) => (this.#disks.get(name) as Served).disk) : ('all' as const);
-    const common = { exports: served, readOnly, map: this.map, ...(tls && { tls }) };
+  async #serve(config: ExportConfig): Promise<void> {
+    const { socket, host, port, disks, devices = [], readOnly, shared, tls } = config;
+    const served = [
+      ...devices.map((name) => this.#devices.get(name) as Device),
+      ...(disks ?? []).map((name) => (this.#disks.get(name) as Served).disk),
+    ];
+    const all = disks === undefined && !isOfDevices(config);
+    const common = { exports: all ? ('all' as const) : served, readOnly, shared, map: this.map, ...(tls && { tls }) };
     const server = await this.#host.serveNbd(
       socket === undefined ? { ...common, host: host as string, port } : { ...common, socket },
     );
-    this.#servers.push({ server, serves: disks && new Set(disks) });
+    this.#servers.push({ server, serves: all ? undefined : new Set(disks) });
   }
 
   /** What the user should know, one sentence each. */
@@ -222,6 +232,11 @@ export class Service {
     const volume = this.#disks.get(`${vm}/${name}`)?.volume ?? '';
     return (this.config.volumes[volume]?.devices ?? []).some((device) => this.config.devices[device]?.readOnly);
   }
+}
+
+/** Whether a server is for devices alone. */
+function isOfDevices({ disks, devices }: ExportConfig): boolean {
+  return disks === undefined && devices !== undefined;
 }
 
 function notServed(what: string, name: string, known: Map<string, unknown>): StratamapError {
