@@ -93,7 +93,7 @@ async function uring(): Promise<MachineFact[]> {
         found: refused ? `${refused}; ${setting}` : setting,
         for: 'device driver uring; NBD servers (stratamap serve)',
         follows: refused
-          ? 'devices are served by the driver posix, with a pool of threads; nothing can be served by NBD. Allow it: sysctl kernel.io_uring_disabled=0; in a container, a seccomp profile that lets io_uring_setup pass'
+          ? `devices are served by the driver posix, with a pool of threads; nothing can be served by NBD. ${refused.includes('liburing') ? 'Install liburing-dev, and build the addon again: npm rebuild stratamap --build-from-source' : 'Allow it: sysctl kernel.io_uring_disabled=0; in a container, a seccomp profile that lets io_uring_setup pass'}`
           : '',
       },
       {

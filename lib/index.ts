@@ -75,6 +75,7 @@ export {
   type ProbeState,
   readServeConfig,
   type ServeConfig,
+  type ServedDevice,
   type ServedDisk,
   type Service,
   serve,

@@ -151,7 +151,8 @@ class NbdServer extends Handle {
 
   /**
    * Closes at once, without answering what is in flight. `close` first answers, for at most ten seconds, the requests
-   * that the server has received whole; what is still on its way through the socket is not carried out.
+   * that the server has received whole; what is still on its way through the socket is not carried out. After `close` it
+   * changes nothing.
    */
   destroy(): Promise<void> {
     this.#grace = 0;
@@ -168,8 +169,11 @@ class NbdServer extends Handle {
   }
 
   protected override async closeNative(): Promise<void> {
-    await native.closeNbd(this.#handle, this.#grace * 1e6);
-    clearInterval(this.#alive);
+    try {
+      await native.closeNbd(this.#handle, this.#grace * 1e6);
+    } finally {
+      clearInterval(this.#alive);
+    }
   }
 }
 

@@ -1,4 +1,5 @@
 // `stratamap serve`: a configuration, served until a signal ends it.
+import { once } from 'node:events';
 import { Command } from 'commander';
 import { readServeConfig, type Service, serve as serveConfig } from '../index.js';
 import { failWith } from './table.js';
@@ -38,15 +39,18 @@ async function run(file: string, { check, json }: Flags): Promise<void> {
   }
   const signal = firstSignal();
   try {
-    await using service = await serveConfig(config);
+    await using service = await serveConfig(config, { signal: signal.aborted });
+    if (signal.aborted.aborted) return;
     const tell = noticesOf(service);
     tell();
     // It also keeps the process, where there are no exports.
     const telling = setInterval(tell, NOTICES);
     process.stdout.write(`${json ? JSON.stringify(readyOf(service)) : textOf(service)}\n`);
-    await signal.came;
+    await once(signal.aborted, 'abort');
     clearInterval(telling);
     tell();
+  } catch (error) {
+    if (!signal.aborted.aborted || (error as Error).name !== 'AbortError') throw error;
   } finally {
     signal.forget();
   }
@@ -64,28 +68,28 @@ function noticesOf(service: Service): () => void {
   };
 }
 
-/** Waits for the first signal; the second then does what it does to any process. */
-function firstSignal(): { came: Promise<void>; forget(): void } {
-  let first = () => {};
-  const came = new Promise<void>((resolve) => (first = resolve));
+/** Aborted by the first signal; the second then does what it does to any process. */
+function firstSignal(): { aborted: AbortSignal; forget(): void } {
+  const first = new AbortController();
   const forget = () => {
     for (const name of SIGNALS) process.off(name, handler);
   };
   const handler = () => {
     forget();
-    first();
+    first.abort();
   };
   for (const name of SIGNALS) process.on(name, handler);
-  return { came, forget };
+  return { aborted: first.signal, forget };
 }
 
 function readyOf(service: Service) {
-  return { ready: true, pid: process.pid, disks: service.disks(), control: service.controlSocket ?? null };
+  const control = service.controlSocket ?? null;
+  return { ready: true, pid: process.pid, disks: service.disks(), devices: service.devices(), control };
 }
 
 function textOf(service: Service): string {
   const disks = service.disks();
-  const served = disks.flatMap(({ uris }) => uris);
+  const served = [...disks, ...service.devices()].flatMap(({ uris }) => uris);
   const control = service.controlSocket ? `; control socket ${service.controlSocket}` : '';
   return `ready: ${disks.length} ${disks.length === 1 ? 'disk' : 'disks'}, ${served.join(' ') || 'not served'}${control}`;
 }

@@ -14,10 +14,11 @@ export interface DeviceConfig {
   uri?: string | undefined;
   /** Seconds for which an NBD server that is not there yet is waited for. Default 10. */
   wait?: number | undefined;
-  driver: 'uring' | 'posix';
-  shared: boolean;
+  /** Default: as `host.openDevice`. Of devices with a path, as `shared` and `direct`. */
+  driver?: 'uring' | 'posix' | undefined;
+  shared?: boolean | undefined;
   readOnly: boolean;
-  direct: boolean;
+  direct?: boolean | undefined;
 }
 
 export interface VolumeConfig {

@@ -45,6 +45,7 @@ const ownerContinues = (a: Owner, b: Owner) =>
 export class ControlClient {
   readonly #socket: net.Socket;
   readonly #rpc: JSONRPCClient;
+  #ended = false;
 
   constructor(socket: net.Socket) {
     this.#socket = socket;
@@ -58,6 +59,7 @@ export class ControlClient {
     } catch {
       // What waits for an answer is told below.
     }
+    this.#ended = true;
     this.#socket.destroy();
     this.#rpc.rejectAllPendingRequests('the connection has ended: is it still running?');
   }
@@ -71,9 +73,7 @@ export class ControlClient {
     } catch (error) {
       const { message, data } = error as JSONRPCErrorException;
       const { code, layer = 'control' } = (error instanceof JSONRPCErrorException && data) || {};
-      throw new StratamapError(message, code ?? (error instanceof JSONRPCErrorException ? 'EINVAL' : 'ECONNRESET'), {
-        layer,
-      });
+      throw new StratamapError(message, code ?? (this.#ended ? 'ECONNRESET' : 'EINVAL'), { layer });
     }
   }
 

@@ -46,11 +46,12 @@ async function isEmpty({ path }: Device): Promise<boolean> {
 const ABSENT = ['ENOENT', 'ECONNREFUSED']; // there is no socket, or nobody listens on it
 const AGAIN = 100; // ms
 
-/** What an NBD server serves, as soon as it does. */
+/** What an NBD server serves, as soon as it does. Rejects with the signal's reason when that ends the waiting. */
 export async function openFarDevice(
   host: Host,
   name: string,
   { uri, wait = 10, readOnly }: DeviceConfig,
+  signal: AbortSignal | undefined,
 ): Promise<Device> {
   const until = performance.now() + 1000 * wait;
   for (;;) {
@@ -59,7 +60,7 @@ export async function openFarDevice(
     } catch (error) {
       if (!ABSENT.includes((error as { code?: string }).code ?? '') || performance.now() >= until) throw error;
     }
-    await sleep(AGAIN);
+    await sleep(AGAIN, undefined, { signal });
   }
 }
 

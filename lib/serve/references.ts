@@ -6,6 +6,7 @@ import type { Found, ServeConfig } from './config.js';
 type Config = Omit<ServeConfig, 'file'>;
 
 const PORT = 10809; // of NBD
+const MOST_POLICIES = 5; // each is an interposer of every device, which takes six
 const FORMATTED = ['extent', 'log', 'stripe'];
 const BUILT_IN = [...FORMATTED, 'nbd'];
 
@@ -55,6 +56,21 @@ function devicesOf({ devices }: Config): Found[] {
         ]
       : [],
   );
+  const idle = Object.entries(devices).flatMap(([name, device]) => {
+    const ignored = device.uri === undefined ? (['wait'] as const) : (['driver', 'shared', 'direct'] as const);
+    return ignored
+      .filter((key) => device[key] !== undefined)
+      .map((key) => ({
+        path: ['devices', name, key],
+        message: `means nothing to a device that is given by its ${device.uri === undefined ? 'path' : 'uri'}: take it out`,
+        key: true,
+      }));
+  });
+  const relative = Object.entries(devices).flatMap(([name, { uri }]) => {
+    const socket = uri && URL.canParse(uri) && new URL(uri).searchParams.get('socket');
+    if (!socket || socket.startsWith('/')) return [];
+    return [{ path: ['devices', name, 'uri'], message: `has the socket ${socket}: write its path from / on` }];
+  });
   const twice = repeated(
     Object.entries(devices),
     ([, device]) => device.path && path.resolve('/', device.path),
@@ -63,7 +79,7 @@ function devicesOf({ devices }: Config): Found[] {
       message: `is ${JSON.stringify(device.path)}, which device ${first} has already: give each device once`,
     }),
   );
-  return [...kinds, ...twice];
+  return [...kinds, ...idle, ...relative, ...twice];
 }
 
 function volumesOf({ volumes, devices }: Config): Found[] {
@@ -172,6 +188,10 @@ function probeOf({ probe }: Config): Found[] {
 function policiesOf({ policies, probe, disks }: Config): Found[] {
   return policies.flatMap(({ limit }, i) => {
     const found: Found[] = [];
+    if (i >= MOST_POLICIES) {
+      const message = `is one too many: a device takes ${MOST_POLICIES} beside the probe; take it out`;
+      found.push({ path: ['policies', i], message });
+    }
     const at = (message: string, ...more: PropertyKey[]) =>
       found.push({ path: ['policies', i, 'limit', ...more], message });
     if (!Object.hasOwn(disks, limit.disk)) at(unknown('disks', limit.disk, disks), 'disk');

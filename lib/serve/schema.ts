@@ -82,10 +82,10 @@ const device = keys({
   path: text('the path of a block device or an image file, as /dev/loop0').optional(),
   uri: text('what an NBD server serves, as nbd+unix:///EXPORT?socket=PATH or nbd://localhost:PORT/EXPORT').optional(),
   wait: integer('how long to wait for that server, in seconds', 0, 3600).optional(),
-  driver: oneOf('uring', 'posix').default('uring'),
-  shared: flag('whether others may use the device at the same time').default(false),
+  driver: oneOf('uring', 'posix').optional(),
+  shared: flag('whether others may use the device at the same time').optional(),
   readOnly: flag('whether nothing is written to it').default(false),
-  direct: flag('whether I/O goes past the page cache').default(true),
+  direct: flag('whether I/O goes past the page cache').optional(),
 });
 
 const volume = keys({

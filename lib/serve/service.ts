@@ -29,9 +29,26 @@ export interface ProbeRequest {
   capacity?: number | undefined;
 }
 
+export interface ServedDevice {
+  name: string;
+  /** Bytes. */
+  size: number;
+  /** Where clients find it. */
+  uris: string[];
+}
+
 interface Served {
   disk: Disk;
   volume: string;
+}
+
+interface Serving {
+  server: NbdServer;
+  /** Undefined: all. */
+  disks: ReadonlySet<string> | undefined;
+  devices: ReadonlySet<string>;
+  /** What disks here lie on, by way of another server, may be what this one serves. */
+  below: boolean;
 }
 
 export class Service {
@@ -40,7 +57,7 @@ export class Service {
   readonly #host: Host;
   readonly #devices = new Map<string, Device>();
   readonly #disks = new Map<string, Served>();
-  readonly #servers: { server: NbdServer; serves: ReadonlySet<string> | undefined }[] = [];
+  readonly #servers: Serving[] = [];
   #probe: Probe | undefined;
   #limits: Interposer<'limit'>[] = [];
   #control: ControlServer | undefined;
@@ -54,8 +71,8 @@ export class Service {
     this.map = map;
   }
 
-  /** Opens all of it; where something fails, closes what was opened. */
-  static async open(config: ServeConfig): Promise<Service> {
+  /** Opens all of it; where something fails, or `signal` ends the waiting for another server, closes what was opened. */
+  static async open(config: ServeConfig, signal?: AbortSignal): Promise<Service> {
     const map = await openMap(config.map);
     const host = await openHost(config.host).catch(async (error: unknown) => {
       await map.close();
@@ -63,7 +80,7 @@ export class Service {
     });
     const service = new Service(config, host, map);
     try {
-      await service.#open();
+      await service.#open(signal);
     } catch (error) {
       await service.close().catch(() => {}); // the first failure is the one to tell
       throw error;
@@ -71,7 +88,7 @@ export class Service {
     return service;
   }
 
-  async #open(): Promise<void> {
+  async #open(signal: AbortSignal | undefined): Promise<void> {
     const { devices, volumes, disks, exports, probe, control } = this.config;
     const far = Object.entries(devices).filter(([, { uri }]) => uri !== undefined);
     for (const [name, { path, ...device }] of Object.entries(devices)) {
@@ -80,9 +97,11 @@ export class Service {
     // Before anything is read or written.
     if (probe) await this.attachProbe(probe);
     // What is another NBD server's may lie on devices that this one serves.
-    const early = far.length > 0 ? exports.filter(isOfDevices) : [];
-    for (const each of early) await this.#serve(each);
-    for (const [name, device] of far) this.#devices.set(name, await openFarDevice(this.#host, name, device));
+    const below = exports.filter(
+      (each) => far.length > 0 && isOfDevices(each) && each.devices?.every(this.#isHere, this),
+    );
+    for (const each of below) await this.#serve(each, true);
+    for (const [name, device] of far) this.#devices.set(name, await openFarDevice(this.#host, name, device, signal));
     const opened = new Map<string, Volume>();
     for (const [name, volume] of Object.entries(volumes)) {
       const of = volume.devices.map((each) => this.#devices.get(each) as Device);
@@ -94,10 +113,14 @@ export class Service {
     }
     // The control socket first: who sees an export may ask about it.
     if (control) this.#control = await openControlServer(this, control.socket);
-    for (const each of exports) if (!early.includes(each)) await this.#serve(each);
+    for (const each of exports) if (!below.includes(each)) await this.#serve(each, false);
   }
 
-  async #serve(config: ExportConfig): Promise<void> {
+  #isHere(device: string): boolean {
+    return this.#devices.has(device);
+  }
+
+  async #serve(config: ExportConfig, below: boolean): Promise<void> {
     const { socket, host, port, disks, devices = [], readOnly, shared, tls } = config;
     const served = [
       ...devices.map((name) => this.#devices.get(name) as Device),
@@ -108,7 +131,7 @@ export class Service {
     const server = await this.#host.serveNbd(
       socket === undefined ? { ...common, host: host as string, port } : { ...common, socket },
     );
-    this.#servers.push({ server, serves: all ? undefined : new Set(disks) });
+    this.#servers.push({ server, disks: all ? undefined : new Set(disks), devices: new Set(devices), below });
   }
 
   /** What the user should know, one sentence each. */
@@ -128,9 +151,18 @@ export class Service {
       blockSize: disk.blockSize,
       volume,
       uris: this.#servers
-        .filter(({ serves }) => serves === undefined || serves.has(name))
+        .filter(({ disks }) => disks === undefined || disks.has(name))
         .map(({ server }) => server.uri(disk)),
     }));
+  }
+
+  /** Those that are served past their dispatch tables. */
+  devices(): ServedDevice[] {
+    return Array.from(this.#devices, ([name, device]) => ({
+      name,
+      size: device.size,
+      uris: this.#servers.filter(({ devices }) => devices.has(name)).map(({ server }) => server.uri(device)),
+    })).filter(({ uris }) => uris.length > 0);
   }
 
   /** Bytes. */
@@ -216,13 +248,13 @@ export class Service {
       Promise.all(all.map((one) => one.catch((error: unknown) => failures.push(error))));
     // What they hold back goes on at once: else clients would wait for it in vain.
     await each([this.#inTurn(() => this.#takeLimitsOut())]);
-    await each([
-      ...this.#servers.map(({ server }) => server.close()),
-      ...(this.#control ? [this.#control.close()] : []),
-    ]);
+    const serversOf = (below: boolean) =>
+      this.#servers.filter((each) => each.below === below).map(({ server }) => server.close());
+    await each([...serversOf(false), ...(this.#control ? [this.#control.close()] : [])]);
     await this.#probing;
     const writable = [...this.#disks.values()].map(({ disk }) => disk).filter((disk) => !this.#isReadOnly(disk));
     await each(writable.map((disk) => disk.flush()));
+    await each(serversOf(true)); // what was flushed passed through them
     await each([this.#host.close()]);
     await each([this.map.close()]);
     if (failures.length > 0) throw failures[0];

@@ -200,6 +200,7 @@ for (const pattern of ['randread', 'randwrite']) {
 }
 
 for (const { child } of running) {
+  if (child.exitCode !== null || child.signalCode !== null) continue;
   const ended = new Promise((resolve) => child.once('exit', resolve));
   child.kill('SIGTERM');
   await ended;

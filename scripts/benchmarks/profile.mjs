@@ -74,10 +74,13 @@ function about(file) {
 
 const profiles = ['randread', 'randwrite'].map((pattern) => {
   const [without, probed] = ['none', 'serial'].map((association) => perIo(`${pattern}/${association}`));
-  const rows = [...probed.keys()]
-    .map((file) => ({ file, about: about(file), without: without.get(file) ?? 0, with: probed.get(file) }))
-    .filter((row) => Math.max(row.without, row.with) >= LEAST)
+  const all = [...new Set([...probed.keys(), ...without.keys()])]
+    .map((file) => ({ file, about: about(file), without: without.get(file) ?? 0, with: probed.get(file) ?? 0 }))
     .sort((a, b) => b.with - b.without - (a.with - a.without));
+  const isSmall = (row) => Math.max(row.without, row.with) < LEAST;
+  const sum = (what) => all.filter(isSmall).reduce((total, row) => total + row[what], 0);
+  const rest = { file: 'the rest', about: '', without: sum('without'), with: sum('with') };
+  const rows = [...all.filter((row) => !isSmall(row)), rest];
   for (const row of rows) console.log(`${pattern} ${row.file} ${row.without.toFixed(0)} ${row.with.toFixed(0)}`);
   return { pattern, association: 'serial', rows };
 });

@@ -26,18 +26,28 @@ export function stratamap(args: string[], cwd?: string): Promise<Output> {
 
 export interface Running {
   child: ChildProcess;
-  ready: { pid: number; control: string | null; disks: { vm: string; name: string; uris: string[] }[] };
+  ready: {
+    pid: number;
+    control: string | null;
+    disks: { vm: string; name: string; uris: string[] }[];
+    devices: { name: string; uris: string[] }[];
+  };
   /** What it ended with. */
   ended: Promise<{ code: number | null; signal: string | null; stderr: string }>;
   /** The answer of a command, by --json. */
   ask<T>(...args: string[]): Promise<T>;
 }
 
-/** Starts it in `folder`, and resolves when it is ready. */
-export async function startServe(folder: string, config: string): Promise<Running> {
+/** Starts it in `folder`, and resolves when it is ready. `started` gets it before. */
+export async function startServe(
+  folder: string,
+  config: string,
+  started: (child: ChildProcess) => void = () => {},
+): Promise<Running> {
   const file = path.join(folder, 'host.yaml');
   writeFileSync(file, config);
   const child = spawn(process.execPath, [program, 'serve', '--json', file], { stdio: ['ignore', 'pipe', 'pipe'] });
+  started(child);
   let stderr = '';
   child.stderr.on('data', (data) => (stderr += data));
   const ended = new Promise<{ code: number | null; signal: string | null; stderr: string }>((resolve) => {

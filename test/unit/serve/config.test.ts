@@ -39,7 +39,7 @@ test('what is left out has its default, and paths are meant from the folder of t
     file: path.join(folder, 'host.yaml'),
     host: {},
     devices: {
-      d0: { path: path.join(folder, 'a.img'), driver: 'uring', shared: false, readOnly: false, direct: true },
+      d0: { path: path.join(folder, 'a.img'), readOnly: false },
     },
     volumes: { v0: { type: 'extent', devices: ['d0'], options: {}, create: false } },
     disks: { 'vm-1/vda': { volume: 'v0', create: false } },
@@ -99,6 +99,28 @@ const MISTAKES: [name: string, from: string, to: string, problems: string[]][] =
     'path: a.img } }\nvolumes: { v0: { type: extent,',
     'uri: b } }\nvolumes: { v0: { type: extent, create: true,',
     ['volumes.v0.create is true, but whether d0, which an NBD server serves, is empty is not looked at'],
+  ],
+  [
+    'what means nothing there',
+    'd0: { path: a.img }',
+    'd0: { path: a.img, wait: 5 }, d1: { uri: "nbd://localhost/a", direct: false, driver: posix }',
+    [
+      'devices.d0.wait means nothing to a device that is given by its path',
+      'devices.d1.direct means nothing to a device that is given by its uri',
+      'devices.d1.driver means nothing',
+    ],
+  ],
+  [
+    'a socket of another server that would depend on the working directory',
+    'd0: { path: a.img }',
+    'd0: { path: a.img }, d1: { uri: "nbd+unix:///x?socket=a.sock" }',
+    ['devices.d1.uri has the socket a.sock: write its path from / on'],
+  ],
+  [
+    'more limits than a device takes',
+    DISK,
+    `${DISK}\nprobe: {}\npolicies: [${Array(7).fill('{ limit: { disk: vm-1/vda, iops: 5 } }').join()}]`,
+    ['policies[5] is one too many: a device takes 5', 'policies[6] is one too many'],
   ],
   [
     'a served device that is none',
