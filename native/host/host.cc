@@ -33,7 +33,9 @@ std::string lockedMemoryLimit() {
 
 }  // namespace
 
-// Lock order: `mutex`, a volume's, that of the registry of disks; `messagesMutex` is taken last and alone.
+// Lock order: `mutex`, a volume's, that of the registry of disks; `devicesMutex` and `messagesMutex` are taken last and
+// alone. To change `devices` takes both `mutex`, which is held as long as a device takes to open, and `devicesMutex`;
+// to look at them, one.
 struct Host::State {
   explicit State(const HostOptions& given) : options(given), stack(threads, clock, disks) {}
 
@@ -140,6 +142,7 @@ struct Host::State {
 
   std::mutex mutex;
   bool closed = false;
+  std::mutex devicesMutex;
   std::vector<std::unique_ptr<Device>> devices;
   struct Claims {
     size_t exclusive = 0, shared = 0;
@@ -215,6 +218,7 @@ Failure Host::openDevice(const DeviceOptions& options, sm_device** out) {
     return failure;
   }
   *out = device->contract();
+  std::lock_guard<std::mutex> change(state_->devicesMutex);
   state_->devices.push_back(std::move(device));
   return {};
 }
@@ -242,6 +246,9 @@ Failure Host::closeDevice(sm_device* device) {
     failure.device = device->name;
     return failure;
   }
+  std::unique_ptr<Device> closing;  // which may take a while, outside of the lock
+  std::lock_guard<std::mutex> change(state_->devicesMutex);
+  closing = std::move(state_->devices[static_cast<size_t>(found - state_->devices.begin())]);
   state_->devices.erase(found);
   return {};
 }
@@ -345,7 +352,9 @@ Failure Host::close() {
     Failure failure = volume->state->close(true);
     if (failure && !first) first = std::move(failure);
   }
-  state_->devices.clear();
+  std::vector<std::unique_ptr<Device>> closing;
+  std::lock_guard<std::mutex> change(state_->devicesMutex);
+  closing.swap(state_->devices);
   return first;
 }
 
@@ -354,7 +363,7 @@ const sm_stack* Host::stack() const { return state_->stack.table(); }
 const std::vector<std::unique_ptr<IoThread>>& Host::threads() const { return state_->threads; }
 
 std::vector<std::string> Host::notices() const {
-  std::lock_guard<std::mutex> lock(state_->mutex);
+  std::lock_guard<std::mutex> lock(state_->devicesMutex);
   std::vector<std::string> notices;
   const IoThread& thread = *state_->threads[0];
   const bool ring = state_->threads[0]->ring() != nullptr;

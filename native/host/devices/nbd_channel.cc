@@ -183,7 +183,7 @@ void RemoteChannel::endIfQuiet() {
 
 void RemoteChannel::tick() {
   timer_.on = false;
-  if (awaited_ == 0) return;
+  if (awaited_ == 0 && !sendInFlight_) return;
   if (thread_.now() - movedAt_ > kSilence) return lose(-ETIMEDOUT);
   timer_.on = true;
   thread_.timerStart(&timer_, kSilence / 4);

@@ -135,16 +135,25 @@ int MapFile::copyParts(std::span<const Changes::Part> parts, bool snapshot, Writ
 StoreFailure MapFile::append(std::span<const Changes::Part> parts) {
   const uint32_t disks = names_.disks.count(), devices = names_.devices.count();
   Writer writer(*file_, names_, generation_, number_, end_);
+  // What was not written is known to nobody.
+  const auto undo = [&] {
+    names_.disks.cut(disks);
+    names_.devices.cut(devices);
+    known_.clear();
+  };
   int status = extra_ ? file_->truncate(end_) : 0;
   extra_ = true;
   if (status == 0 && moved_) status = files_.syncFolderOf(path_);
   if (status == 0) moved_ = false;
-  if (status == 0) status = copyParts(parts, false, &writer);
-  if (status == 0) status = writer.finish();
+  try {
+    if (status == 0) status = copyParts(parts, false, &writer);
+    if (status == 0) status = writer.finish();
+  } catch (...) {  // no memory
+    undo();
+    throw;
+  }
   if (status != 0) {
-    names_.disks.cut(disks);
-    names_.devices.cut(devices);
-    known_.clear();
+    undo();
     return failed("written", status);
   }
   extra_ = false;

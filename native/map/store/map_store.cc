@@ -49,15 +49,15 @@ StoreFailure MapStore::close() {
   if (!writer_.joinable()) return failure_;
   StoreFailure failure = flush();
   {
-    std::lock_guard lock(map_->mutex());
-    map_->markIn(nullptr);
-  }
-  {
     std::lock_guard lock(mutex_);
     ending_ = true;
     wanted_.notify_one();
   }
   writer_.join();
+  {
+    std::lock_guard lock(map_->mutex());
+    map_->markIn(nullptr);  // now that nobody lets it mark any more
+  }
   file_.reset();
   finished_.notify_all();
   return failure;

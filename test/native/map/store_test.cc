@@ -227,6 +227,26 @@ TEST_CASE("it writes and is flushed while it changes") {
   CHECK(tell(*StoredMap(files).map) == tell(*stored.map));
 }
 
+TEST_CASE("a map goes on that its store has let go of, at whatever instant") {
+  for (int round = 0; round < 100; ++round) {
+    MemoryFiles files;
+    StoredMap stored(files, "map", std::chrono::milliseconds(1));
+    const DeviceKey device = stored.map->internDevice("x");
+    const DiskKey disk = stored.map->internDisk({"vm", "a"});
+    std::atomic<bool> over{false};
+    std::thread changing([&] {
+      std::mt19937_64 random(round);
+      while (!over) stored.add(disk, {0, 4096}, {device, random() % 100'000 * 4096});
+    });
+    std::this_thread::sleep_for(std::chrono::microseconds(20 * round));
+    CHECK_FALSE(stored.store->close());
+    stored.store.reset();
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
+    over = true;
+    changing.join();
+  }
+}
+
 TEST_CASE("one at a time") {
   MemoryFiles files;
   StoredMap first(files);
