@@ -71,7 +71,6 @@ bool Stack::openDevice(const Cell& cell, size_t index) {
   DeviceOptions options;
   options.name = "d" + std::to_string(index);
   options.path = folder_.file(options.name, kDeviceBytes);
-  if (cell.medium == Medium::kRecording) folder_.files.push_back(options.path + ".journal");
   options.driver = cell.medium == Medium::kLoop ? "uring" : nameOf(cell.medium);
   options.direct = cell.medium == Medium::kPosix || cell.medium == Medium::kLoop;  // else blocks of 512 bytes
   if (cell.medium == Medium::kLoop) {

@@ -183,7 +183,6 @@ class Crasher {
       files.push_back(folder_.file("d" + std::to_string(i), shape_.deviceBytes));
       journals.push_back(files.back() + ".journal");
       images_[i] = folder_.file("crashed" + std::to_string(i), 0);
-      folder_.files.push_back(journals.back());
     }
     std::vector<sm_device*> devices = open(*recording_, files, "recording");
     REQUIRE_OK(recording_->formatVolume(type_, devices, shape_.options, true));

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 #include <future>
 #include <memory>
@@ -139,10 +140,7 @@ struct TempFolder {
     path = std::string(base ? base : "/tmp") + "/stratamap-test-XXXXXX";
     if (!mkdtemp(path.data())) std::abort();
   }
-  ~TempFolder() {
-    for (const std::string& file : files) unlink(file.c_str());
-    rmdir(path.c_str());
-  }
+  ~TempFolder() { std::filesystem::remove_all(path); }
   std::string file(const std::string& name, uint64_t bytes) {
     std::string file = path + "/" + name;
     std::unique_ptr<FILE, int (*)(FILE*)> opened(fopen(file.c_str(), "wb"), fclose);
