@@ -122,13 +122,20 @@ struct History {
   }
 };
 
+// Which of the calls that were not durable came through. The thread sanitizer sees no more in many than in one.
+#ifdef __SANITIZE_THREAD__
+constexpr uint64_t kLots = 1;
+#else
+constexpr uint64_t kLots = 8;
+#endif
+
 void crashEverywhere(uint64_t seeds, bool faults) {
   for (uint64_t seed = 1; seed <= seeds; ++seed) {
     CAPTURE(seed);
     const History history(seed, faults);
     for (size_t at = 0; at <= history.files.calls.size(); ++at) {
       CAPTURE(at);
-      for (uint64_t luck = 0; luck < 8; ++luck) history.check(at, seed * 1000 + luck);
+      for (uint64_t lot = 0; lot < kLots; ++lot) history.check(at, seed * 1000 + lot);
     }
   }
 }
