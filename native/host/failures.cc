@@ -5,25 +5,8 @@
 #include <cerrno>
 #include <cstring>
 #include <system_error>
-#include <utility>
 
 namespace sm {
-
-std::string errnoName(int error) {
-#if defined(__GLIBC__) && (__GLIBC__ > 2 || __GLIBC_MINOR__ >= 32)
-  if (const char* name = strerrorname_np(error)) return name;
-#endif
-  return "E" + std::to_string(error);
-}
-
-Failure failed(int error, const char* layer, std::string message, const char* code) {
-  Failure failure;
-  failure.error = error;
-  failure.code = code ? code : errnoName(error);
-  failure.layer = layer;
-  failure.message = std::move(message);
-  return failure;
-}
 
 Failure failedVolume(int32_t status, const sm_error& error, const std::string& asked) {
   int number = error.code < 0 ? -error.code : status < 0 ? -status : EIO;

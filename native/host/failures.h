@@ -1,4 +1,4 @@
-// How the host says that something failed.
+// How the host says that a volume failed, or a name is none.
 #pragma once
 
 #include <stratamap/contract.h>
@@ -10,15 +10,9 @@
 
 namespace sm {
 
-// `error` is a positive errno; its name is the code, unless `code` is given.
-Failure failed(int error, const char* layer, std::string message, const char* code = nullptr);
-
 // What a volume reported: `status` is what its function returned, `error` what it filled in. `asked` begins the message
 // and says what was asked of it.
 Failure failedVolume(int32_t status, const sm_error& error, const std::string& asked);
-
-// "EIO"; "E<number>" for what has no name.
-std::string errnoName(int error);
 
 // Why a name of a disk, VM, volume or device is none, or nothing: 1 to 63 bytes, no control characters. `what` is
 // "disk", …

@@ -158,7 +158,7 @@ void Serving::dropPayload() {
 
 void Serving::endIfIdle() {
   const bool over = closing_ || (draining_ && receiving_);
-  if (!over || hasEnded_ || sendInFlight_ || ready_.first || gather_.queued || retry_.queued) return;
+  if (!over || hasEnded_ || sendInFlight_ || !ready_.empty() || gather_.queued || retry_.queued) return;
   if (inFlight_ > (payload_ ? 1u : 0u)) return;
   if (receiving_) {
     if (!std::exchange(shutDown_, true)) transport_.shutDown();

@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/fifo.h"
 #include "nbd/buffers.h"
 #include "nbd/counters.h"
 #include "nbd/export.h"
@@ -74,11 +75,6 @@ class Serving final : public Transport::User {
 
  private:
   struct Slot;
-  struct Fifo {
-    Slot *first = nullptr, *last = nullptr;
-    void add(Slot* slot);
-    Slot* take();
-  };
   struct Task : sm_task {
     Serving* owner;
     bool queued = false;
@@ -145,13 +141,13 @@ class Serving final : public Transport::User {
   Slot* free_ = nullptr;
   uint32_t inFlight_ = 0;  // between take and answer
   uint64_t held_ = 0;      // bytes of buffers
-  Fifo starved_;           // no request of the export's was free
+  Fifo<Slot> starved_;     // no request of the export's was free
   Task retry_{};           // waits for one
   Waiter waiter_{};        // waits for a buffer
 
   // The stream out.
   std::string answer_;  // of the handshake
-  Fifo ready_, sending_;
+  Fifo<Slot> ready_, sending_;
   std::unique_ptr<uint8_t[]> heads_;
   std::unique_ptr<iovec[]> outParts_;
   uint32_t outFirst_ = 0, outCount_ = 0;

@@ -16,7 +16,7 @@ void Serving::gather() {
   if (bytes) outParts_[outCount_++] = {answer_.data(), bytes};
   uint8_t* head = heads_.get();
   const uint8_t* headsEnd = nullptr;  // of the last part, where it is made of heads
-  while (ready_.first && bytes < kSendMost) {
+  while (!ready_.empty() && bytes < kSendMost) {
     Slot* slot = ready_.take();
     sending_.add(slot);
     if (const size_t length = replyHead(*slot, head)) {
@@ -70,7 +70,7 @@ void Serving::sent(int result) {
   answer_.clear();
   while (Slot* slot = sending_.take()) release(slot);
   if (result <= 0) return kill(Why::kClient);
-  if (ready_.first && !std::exchange(gather_.queued, true)) thread_.atEndOfPass(&gather_);
+  if (!ready_.empty() && !std::exchange(gather_.queued, true)) thread_.atEndOfPass(&gather_);
   if (!receiving_) process();
   endIfIdle();
 }

@@ -30,20 +30,6 @@ bool carriesData(uint8_t op) { return op == SM_OP_READ || op == SM_OP_WRITE; }
 
 }  // namespace
 
-void Serving::Fifo::add(Slot* slot) {
-  slot->next = nullptr;
-  (last ? last->next : first) = slot;
-  last = slot;
-}
-
-Serving::Slot* Serving::Fifo::take() {
-  Slot* slot = first;
-  if (!slot) return nullptr;
-  first = slot->next;
-  if (!first) last = nullptr;
-  return slot;
-}
-
 Serving::Serving(const Setup& setup, const Agreement& agreement)
     : thread_(setup.thread),
       transport_(setup.transport),
@@ -72,8 +58,7 @@ Serving::Serving(const Setup& setup, const Agreement& agreement)
   retry_.run = [](sm_task* task) {
     Serving* self = static_cast<Task*>(task)->owner;
     self->retry_.queued = false;
-    Fifo starved = std::exchange(self->starved_, {});
-    while (Slot* slot = starved.take()) self->issue(slot);
+    self->starved_.drain([self](Slot* slot) { self->issue(slot); });
     self->endIfIdle();
   };
   gather_.run = [](sm_task* task) {
@@ -126,7 +111,7 @@ void Serving::serve(Slot* slot) {
 
 // Sends the export what is to be done next for the request.
 void Serving::issue(Slot* slot) {
-  sm_request* request = starved_.first ? nullptr : export_.allocate();
+  sm_request* request = !starved_.empty() ? nullptr : export_.allocate();
   if (!request) {
     starved_.add(slot);
     if (!std::exchange(retry_.queued, true)) thread_.wait(&retry_);

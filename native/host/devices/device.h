@@ -63,6 +63,9 @@ class Device {
 // ETIMEDOUT (by the server).
 Failure openDevice(const DeviceSpec& spec, const std::vector<IoThread*>& threads, std::unique_ptr<Device>* out);
 
+// Says that what is asked for cannot be opened, and what was found. `error`, `code`: see `failed`.
+Failure openFailure(const DeviceSpec& spec, int error, const char* code, const std::string& found);
+
 std::vector<std::string> deviceDriverNames();
 
 }  // namespace sm

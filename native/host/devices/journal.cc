@@ -49,13 +49,7 @@ uint32_t crc32(uint32_t crc, const void* data, size_t length) {
 uint64_t recordedInstant() { return nextInstant.load(); }
 
 Failure journalFailure(const std::string& path, int error, const char* code, const std::string& found) {
-  const char* name = strerrorname_np(error);
-  return {.error = error,
-          .code = code   ? code
-                  : name ? name
-                         : "EIO",
-          .layer = "device",
-          .message = "journal " + path + ": " + found};
+  return failed(error, "device", "journal " + path + ": " + found, code);
 }
 
 JournalWriter::JournalWriter(int fd) : fd_(fd) { buffer_.reserve(kBuffer); }

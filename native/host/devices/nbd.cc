@@ -20,17 +20,6 @@ namespace sm::nbd {
 
 namespace {
 
-Failure failure(const DeviceSpec& spec, int error, const char* code, const std::string& found) {
-  const char* name = strerrorname_np(error);
-  return {.error = error,
-          .code = code   ? code
-                  : name ? name
-                         : "EIO",
-          .layer = "device",
-          .message = "open " + spec.path + " as device '" + spec.name + "': " + found,
-          .device = spec.name};
-}
-
 class NbdDevice final : public Device {
  public:
   NbdDevice(DeviceFacts facts, std::vector<std::unique_ptr<RemoteChannel>> channels, bool flushes)
@@ -70,13 +59,13 @@ Failure describe(const DeviceSpec& spec, const RemoteFacts& remote, DeviceFacts*
   facts->maxTransfer = std::min(kDeviceMaxTransfer, remote.maximumPayload) / facts->blockSize * facts->blockSize;
   facts->discard = !spec.readOnly && (remote.flags & kSendTrim);
   if (facts->bytes == 0) {
-    return failure(spec, EINVAL, "ERR_STRATAMAP_SIZE", "it holds not one block; give it a size first");
+    return openFailure(spec, EINVAL, "ERR_STRATAMAP_SIZE", "it holds not one block; give it a size first");
   }
   if (facts->maxTransfer == 0) {
-    return failure(spec, EINVAL, "ERR_STRATAMAP_SIZE", "the server takes no request of as much as one block");
+    return openFailure(spec, EINVAL, "ERR_STRATAMAP_SIZE", "the server takes no request of as much as one block");
   }
   if ((remote.flags & kReadOnly) && !spec.readOnly) {
-    return failure(spec, EROFS, nullptr, "the server serves it read-only; see readOnly: true");
+    return openFailure(spec, EROFS, nullptr, "the server serves it read-only; see readOnly: true");
   }
   if (!(remote.flags & kSendFlush)) {
     facts->notices.push_back("device '" + spec.name +
@@ -89,17 +78,17 @@ Failure describe(const DeviceSpec& spec, const RemoteFacts& remote, DeviceFacts*
 
 Failure open(const DeviceSpec& spec, const std::vector<IoThread*>& threads, std::unique_ptr<Device>* out) {
   for (IoThread* thread : threads) {
-    if (!thread->ring()) return failure(spec, ENOSYS, nullptr, "it needs io_uring, and " + thread->whyNoRing());
+    if (!thread->ring()) return openFailure(spec, ENOSYS, nullptr, "it needs io_uring, and " + thread->whyNoRing());
   }
   RemoteAddress address;
   std::string why;
-  if (!parseUri(spec.path, &address, &why)) return failure(spec, EINVAL, "ERR_STRATAMAP_URI", why);
+  if (!parseUri(spec.path, &address, &why)) return openFailure(spec, EINVAL, "ERR_STRATAMAP_URI", why);
   RemoteFacts remote;
   DeviceFacts facts;
   std::vector<std::unique_ptr<RemoteChannel>> channels;
   do {
     int fd;
-    if (const int error = connectTo(address, &fd, &why)) return failure(spec, -error, nullptr, why);
+    if (const int error = connectTo(address, &fd, &why)) return openFailure(spec, -error, nullptr, why);
     RemoteFacts found;
     int error = negotiate(fd, address.name, &found, &why);
     if (!error && !channels.empty() && !(found == remote)) {
@@ -108,7 +97,7 @@ Failure open(const DeviceSpec& spec, const std::vector<IoThread*>& threads, std:
     }
     if (error) {
       close(fd);
-      return failure(spec, -error, nullptr, why);
+      return openFailure(spec, -error, nullptr, why);
     }
     remote = found;
     channels.push_back(std::make_unique<RemoteChannel>(*threads[channels.size()], fd, remote));

@@ -22,20 +22,6 @@ sm_request* RemoteChannel::Link::request() {
 }
 static_assert(sizeof(RemoteChannel::Link) <= sizeof(sm_request::driver));
 
-void RemoteChannel::Fifo::add(Slot* slot) {
-  slot->next = nullptr;
-  (last ? last->next : first) = slot;
-  last = slot;
-}
-
-RemoteChannel::Slot* RemoteChannel::Fifo::take() {
-  Slot* slot = first;
-  if (!slot) return nullptr;
-  first = slot->next;
-  if (!first) last = nullptr;
-  return slot;
-}
-
 RemoteChannel::RemoteChannel(IoThread& thread, int fd, const RemoteFacts& facts)
     : thread_(thread),
       fd_(fd),
@@ -73,21 +59,12 @@ void RemoteChannel::submit(sm_request* request) {
   Link* link = reinterpret_cast<Link*>(request->driver);
   if (lost_) return link->home ? finish(request, lost_) : thread_.completeLater(request, lost_);
   if (Slot* slot = free_.take()) return begin(slot, request);
-  link->task.next = nullptr;
-  if (lastWaiting_) {
-    lastWaiting_->task.next = &link->task;
-  } else {
-    firstWaiting_ = link;
-  }
-  lastWaiting_ = link;
+  waiting_.add(&link->task);
 }
 
 sm_request* RemoteChannel::takeWaiting() {
-  Link* link = firstWaiting_;
-  if (!link) return nullptr;
-  firstWaiting_ = reinterpret_cast<Link*>(link->task.next);
-  if (!firstWaiting_) lastWaiting_ = nullptr;
-  return link->request();
+  sm_task* task = waiting_.take();
+  return task ? reinterpret_cast<Link*>(task)->request() : nullptr;
 }
 
 void RemoteChannel::begin(Slot* slot, sm_request* request) {

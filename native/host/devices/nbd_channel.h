@@ -21,6 +21,7 @@
 #include <memory>
 
 #include "devices/nbd_remote.h"
+#include "engine/fifo.h"
 #include "engine/io_thread.h"
 #include "engine/socket.h"
 
@@ -67,11 +68,6 @@ class RemoteChannel {
     bool awaited = false;  // its reply is due
     bool flush = false;    // has to be flushed in the end: the server knows no FUA
   };
-  struct Fifo {
-    Slot *first = nullptr, *last = nullptr;
-    void add(Slot* slot);
-    Slot* take();
-  };
   struct Task : sm_task {
     RemoteChannel* owner;
     bool queued = false;
@@ -111,10 +107,10 @@ class RemoteChannel {
 
   const std::unique_ptr<Slot[]> slots_;
   const std::unique_ptr<uint8_t[]> heads_, zeroes_;
-  Fifo free_, toSend_, sending_;
-  Link *firstWaiting_ = nullptr, *lastWaiting_ = nullptr;
-  uint32_t awaited_ = 0;  // replies
-  uint64_t movedAt_ = 0;  // when the stream last did, or a reply came to be due
+  Fifo<Slot> free_, toSend_, sending_;
+  Fifo<sm_task> waiting_;  // of links
+  uint32_t awaited_ = 0;   // replies
+  uint64_t movedAt_ = 0;   // when the stream last did, or a reply came to be due
   Timer timer_{};
 
   // The stream out.

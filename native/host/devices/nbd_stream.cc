@@ -41,7 +41,7 @@ void RemoteChannel::gather() {
   if (sendInFlight_ || lost_) return;
   outFirst_ = outCount_ = 0;
   uint64_t bytes = 0;
-  while (toSend_.first && bytes < kSendMost && outCount_ + 1 + SM_IOV_MAX <= kPartsMost) {
+  while (!toSend_.empty() && bytes < kSendMost && outCount_ + 1 + SM_IOV_MAX <= kPartsMost) {
     Slot* slot = toSend_.take();
     slot->queued = false;
     sending_.add(slot);
@@ -86,7 +86,7 @@ void RemoteChannel::sent(int result) {
     slot->sending = false;
     if (!slot->awaited) settle(slot);
   }
-  if (toSend_.first) gatherSoon();
+  if (!toSend_.empty()) gatherSoon();
 }
 
 // Asks for what comes next: the rest of a read's data to its place, and replies behind it to the input.

@@ -16,31 +16,26 @@
 
 namespace sm {
 
-namespace {
-
-Failure failure(const DeviceSpec& spec, int error, const char* code, const std::string& found) {
-  const char* name = strerrorname_np(error);
-  return {.error = error,
-          .code = code   ? code
-                  : name ? name
-                         : "EIO",
-          .layer = "device",
-          .message = "open " + spec.path + " as device '" + spec.name + "': " + found,
-          .device = spec.name};
+Failure openFailure(const DeviceSpec& spec, int error, const char* code, const std::string& found) {
+  Failure failure = failed(error, "device", "open " + spec.path + " as device '" + spec.name + "': " + found, code);
+  failure.device = spec.name;
+  return failure;
 }
 
+namespace {
+
 Failure busy(const DeviceSpec& spec, const char* who) {
-  return failure(spec, EBUSY, "ERR_STRATAMAP_BUSY",
-                 std::string("it is in use: ") + who +
-                     "; close that, or open it with shared: true, and then nothing on " +
-                     "it is ever taken for certain");
+  return openFailure(spec, EBUSY, "ERR_STRATAMAP_BUSY",
+                     std::string("it is in use: ") + who +
+                         "; close that, or open it with shared: true, and then nothing on " +
+                         "it is ever taken for certain");
 }
 
 Failure openFailed(const DeviceSpec& spec, int error) {
   std::string found = std::strerror(error);
   if (error == EACCES || error == EROFS || error == EPERM)
     found += "; is it read-only, or root's alone? See readOnly: true";
-  return failure(spec, error, nullptr, found);
+  return openFailure(spec, error, nullptr, found);
 }
 
 // Holes can be punched: asked beyond the file's end, where nothing is.
@@ -52,7 +47,7 @@ Failure describe(const DeviceSpec& spec, bool direct, OpenFile* file, DeviceFact
   BlockFacts found;
   if (const int error = blockFacts(file->fd, &found)) return openFailed(spec, -error);
   if (found.kind == BlockKind::kOther)
-    return failure(spec, ENOTBLK, "ERR_STRATAMAP_NOT_A_DEVICE", "it changed its kind");
+    return openFailure(spec, ENOTBLK, "ERR_STRATAMAP_NOT_A_DEVICE", "it changed its kind");
   if (found.readOnly && !spec.readOnly) return openFailed(spec, EROFS);
   file->blockDevice = found.kind == BlockKind::kBlockDevice;
   struct statfs system;
@@ -69,7 +64,7 @@ Failure describe(const DeviceSpec& spec, bool direct, OpenFile* file, DeviceFact
   facts->discard =
       !spec.readOnly && found.discard && (file->blockDevice || takesHoles(file->fd, found.bytes, facts->blockSize));
   if (facts->bytes == 0)
-    return failure(spec, EINVAL, "ERR_STRATAMAP_SIZE", "it holds not one block; give it a size first");
+    return openFailure(spec, EINVAL, "ERR_STRATAMAP_SIZE", "it holds not one block; give it a size first");
   if (facts->bytes != found.bytes) {
     facts->notices.push_back("device '" + spec.name + "': " + std::to_string(found.bytes - facts->bytes) +
                              " bytes at the end of " + spec.path + " are less than a block and are left alone");
@@ -87,8 +82,8 @@ Failure openFile(const DeviceSpec& spec, OpenFile* file, DeviceFacts* facts) {
   BlockKind kind;
   if (const int error = blockKind(spec.path.c_str(), &kind)) return openFailed(spec, -error);
   if (kind == BlockKind::kOther) {
-    return failure(spec, ENOTBLK, "ERR_STRATAMAP_NOT_A_DEVICE",
-                   "it is neither a block device nor a regular file; give the path of one");
+    return openFailure(spec, ENOTBLK, "ERR_STRATAMAP_NOT_A_DEVICE",
+                       "it is neither a block device nor a regular file; give the path of one");
   }
   const bool exclusive = !spec.shared;
   int flags = (spec.readOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC;

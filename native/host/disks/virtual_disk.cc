@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "disks/filter_chain.h"
+#include "engine/fifo.h"
 
 namespace sm {
 namespace {
@@ -59,35 +60,6 @@ bool dataAddsUp(const sm_request& request) {
   }
   return sum == request.length;
 }
-
-sm_task* nextOf(sm_task* task) { return task->next; }
-void setNext(sm_task* task, sm_task* next) { task->next = next; }
-// A request that no driver has yet has its scratch to spare.
-sm_request* nextOf(sm_request* request) { return reinterpret_cast<sm_request*>(request->driver[0]); }
-void setNext(sm_request* request, sm_request* next) { request->driver[0] = reinterpret_cast<uint64_t>(next); }
-
-// First in, first out, linked by the elements themselves.
-template <typename T>
-class Fifo {
- public:
-  T* first() const { return first_; }
-  void add(T* element) {
-    setNext(element, static_cast<T*>(nullptr));
-    if (last_) setNext(last_, element);
-    if (!first_) first_ = element;
-    last_ = element;
-  }
-  T* take() {
-    T* element = first_;
-    first_ = nextOf(element);
-    if (!first_) last_ = nullptr;
-    return element;
-  }
-
- private:
-  T* first_ = nullptr;
-  T* last_ = nullptr;
-};
 
 }  // namespace
 

@@ -18,4 +18,10 @@ struct Failure {
   explicit operator bool() const { return error != 0; }
 };
 
+// `error` is a positive errno; its name is the code, unless `code` is given.
+Failure failed(int error, const char* layer, std::string message, const char* code = nullptr);
+
+// "EIO"; "E<number>" for what has no name.
+std::string errnoName(int error);
+
 }  // namespace sm

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "engine/buffer_pool.h"
+#include "engine/fifo.h"
 #include "engine/request_pool.h"
 #include "engine/task_queue.h"
 #include "engine/thread.h"
@@ -88,9 +89,8 @@ struct IoThread::State {
   RequestPool requests;
   TimerHeap timers;
   uint64_t now = 0;
-  sm_request *firstDone = nullptr, *lastDone = nullptr;  // to complete, linked by driver[0]
-  sm_task *firstWaiter = nullptr, *lastWaiter = nullptr;
-  sm_task *firstAtEnd = nullptr, *lastAtEnd = nullptr;
+  Fifo<sm_request> done;  // to complete
+  Fifo<sm_task> waiters, atEnd;
   uint64_t returnsSeen = 0;  // of the pools, when the waiters last ran
 
   struct WakeOp : RingOp {
@@ -166,44 +166,22 @@ struct IoThread::State {
     }
   }
 
-  static void append(sm_task* task, sm_task** first, sm_task** last) {
-    task->next = nullptr;
-    (*last ? (*last)->next : *first) = task;
-    *last = task;
-  }
-
-  void runDeferred() {
-    sm_request* request = std::exchange(firstDone, nullptr);
-    lastDone = nullptr;
-    while (request) {
-      sm_request* next = reinterpret_cast<sm_request*>(request->driver[0]);
-      sm_request_pop(request);
-      request = next;
-    }
-  }
+  static void run(sm_task* task) { task->run(task); }
 
   uint64_t returns() const { return buffers.returns() + requests.returns(); }
-  bool waitersCanRun() const { return firstWaiter && returns() != returnsSeen; }
+  bool waitersCanRun() const { return !waiters.empty() && returns() != returnsSeen; }
 
   // All of them: which one what was given back suffices for, only they know. Those that wait again keep their order.
   void runWaiters() {
     returnsSeen = returns();
-    sm_task* task = std::exchange(firstWaiter, nullptr);
-    lastWaiter = nullptr;
-    runList(task);
-  }
-
-  void runAtEnd() {
-    sm_task* task = std::exchange(firstAtEnd, nullptr);
-    lastAtEnd = nullptr;
-    runList(task);
+    waiters.drain(run);
   }
 
   uint32_t inRing() const { return ring->inFlight() - (wakeOp.armed ? 1 : 0); }
 
   void loop() {
     for (;;) {
-      const bool idle = !firstDone && !firstAtEnd && !waitersCanRun() && tasks.trySleep();
+      const bool idle = done.empty() && atEnd.empty() && !waitersCanRun() && tasks.trySleep();
       if (idle && stop.asked && (!ring || inRing() == 0)) break;
       if (idle) {
         sleep();
@@ -214,9 +192,9 @@ struct IoThread::State {
       if (ring) ring->reap();
       runList(tasks.takeAll());
       timers.runDue(now);
-      runDeferred();
+      done.drain(sm_request_pop);
       if (waitersCanRun()) runWaiters();
-      runAtEnd();
+      atEnd.drain(run);
     }
     // The armed read of the wake-up is still in the ring.
     if (ring && wakeOp.armed) wake();
@@ -280,18 +258,12 @@ sm_request* IoThread::clone(const sm_request* parent, uint64_t from, uint64_t le
 }
 void IoThread::release(sm_request* request) { state_->requests.release(request); }
 
-void IoThread::wait(sm_task* task) { State::append(task, &state_->firstWaiter, &state_->lastWaiter); }
-void IoThread::atEndOfPass(sm_task* task) { State::append(task, &state_->firstAtEnd, &state_->lastAtEnd); }
+void IoThread::wait(sm_task* task) { state_->waiters.add(task); }
+void IoThread::atEndOfPass(sm_task* task) { state_->atEnd.add(task); }
 
 void IoThread::completeLater(sm_request* request, int32_t status) {
   request->status = status;
-  request->driver[0] = 0;
-  if (state_->lastDone) {
-    state_->lastDone->driver[0] = reinterpret_cast<uintptr_t>(request);
-  } else {
-    state_->firstDone = request;
-  }
-  state_->lastDone = request;
+  state_->done.add(request);
 }
 
 void IoThread::timerStart(sm_timer* timer, uint64_t delay) {
