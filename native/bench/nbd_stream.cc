@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,7 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "devices/nbd_protocol.h"
+#include "devices/nbd_remote.h"
 
 namespace bench {
 
@@ -27,62 +26,28 @@ constexpr size_t kInput = 256 << 10;
   std::exit(1);
 }
 
-void sendAll(int fd, const std::string& bytes) {
-  if (::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(bytes.size())) fail("send");
-}
-
-std::string receiveAll(int fd, size_t size) {
-  std::string bytes(size, 0);
-  if (size && ::recv(fd, bytes.data(), size, MSG_WAITALL) != static_cast<ssize_t>(size)) fail("receive");
-  return bytes;
-}
-
-template <typename T>
-void append(std::string* to, T value) {
-  uint8_t bytes[sizeof value];
-  store(bytes, value);
-  to->append(reinterpret_cast<const char*>(bytes), sizeof bytes);
-}
-
-// NBD_OPT_GO alone: simple replies suffice. Returns the size of the export.
-uint64_t shakeHands(int fd, const std::string& name) {
-  if (load<uint64_t>(receiveAll(fd, kGreetingBytes).data()) != kInitMagic) fail("the greeting");
-  std::string out;
-  append(&out, uint32_t{kFixedNewstyle | kNoZeroes});
-  append(&out, kOptionMagic);
-  append(&out, static_cast<uint32_t>(Option::kGo));
-  append(&out, static_cast<uint32_t>(8 + name.size()));
-  append(&out, static_cast<uint32_t>(name.size()));
-  out += name;
-  append(&out, uint16_t{1});
-  append(&out, static_cast<uint16_t>(Info::kBlockSize));
-  sendAll(fd, out);
-  uint64_t bytes = 0;
-  for (;;) {
-    const std::string head = receiveAll(fd, kOptionReplyBytes);
-    const auto type = static_cast<Reply>(load<uint32_t>(head.data() + 12));
-    const std::string data = receiveAll(fd, load<uint32_t>(head.data() + 16));
-    if (type == Reply::kAck) return bytes;
-    if (type != Reply::kInfo) fail("the export");
-    if (load<uint16_t>(data.data()) == static_cast<uint16_t>(Info::kExport)) bytes = load<uint64_t>(data.data() + 2);
-  }
+// As our own client does it: by NBD_OPT_GO, for simple replies.
+int connectTo(const std::string& path, const std::string& name, uint64_t* bytes) {
+  RemoteFacts facts;
+  std::string why;
+  int fd = -1;
+  int error = connectTo(RemoteAddress{.socket = path}, &fd, &why);
+  if (!error) error = negotiate(fd, name, &facts, &why);
+  errno = -error;
+  if (error) fail(why.c_str());
+  *bytes = facts.bytes;
+  return fd;
 }
 
 }  // namespace
 
 NbdStream::NbdStream(const std::string& path, const std::string& name, const Load& load, uint64_t seed)
     : load_(load),
-      fd_(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)),
+      fd_(connectTo(path, name, &bytes_)),
       random_(seed * 2 + 1),
       place_(kRequestBytes + (load.writes ? load.block : 0)),
       ring_(new uint8_t[place_ * load.depth]),
       input_(new uint8_t[kInput]) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) fail("the socket's path is too long");
-  path.copy(address.sun_path, path.size());
-  if (connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) fail(path.c_str());
-  bytes_ = shakeHands(fd_, name);
   if (bytes_ < load_.block) fail("the export is smaller than a block");
   for (size_t i = 0; i < place_ * load_.depth; ++i) ring_[i] = static_cast<uint8_t>((i + seed) * 2654435761u >> 13);
   if (fcntl(fd_, F_SETFL, O_NONBLOCK) != 0) fail("fcntl");

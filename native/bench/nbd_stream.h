@@ -35,8 +35,9 @@ class NbdStream {
   uint64_t nextOffset();
 
   const Load load_;
-  int fd_;
-  uint64_t bytes_ = 0, random_, next_ = 0;
+  uint64_t bytes_ = 0;
+  const int fd_;
+  uint64_t random_, next_ = 0;
   uint32_t inFlight_ = 0;
   size_t place_;                     // bytes of a request, with its payload
   std::unique_ptr<uint8_t[]> ring_;  // `depth` places
