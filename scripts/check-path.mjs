@@ -5,10 +5,9 @@
 import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { callgrind, perOperation } from './benchmarks/callgrind.mjs';
 
 const BUDGET = path.resolve(import.meta.dirname, '../native/bench/path_budget.json');
-const FEW = 20_000;
-const MANY = 60_000;
 const ALLOWED = 1.1;
 const PATHS = ['none', 'serial', 'tag', 'pointer', 'address'].flatMap((association) =>
   ['randread', 'randwrite'].map((pattern) => `${pattern}/${association}`),
@@ -27,14 +26,9 @@ function run(program, ...parameters) {
   return stdout + stderr;
 }
 
-// Setting up costs the same for few and many.
 function instructions(what) {
-  const count = (operations) => {
-    const tool = ['--tool=callgrind', '--callgrind-out-file=/dev/null'];
-    const output = run('valgrind', ...tool, bench, '--count', what, '--operations', String(operations));
-    return Number(/Collected : (\d+)/.exec(output)[1]);
-  };
-  return Math.round((count(MANY) - count(FEW)) / (MANY - FEW));
+  const collected = (operations) => Number(/Collected : (\d+)/.exec(callgrind(bench, what, operations))[1]);
+  return Math.round(perOperation(collected)((count) => count));
 }
 
 // Another compiler or processor makes other instructions of it.

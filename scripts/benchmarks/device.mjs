@@ -1,9 +1,8 @@
 // The whole path on a loop device over memory (without root: on a file there), beside fio's io_uring engine on the same
 // device, with registered files and buffers. The virtual disk is one of an `extent` volume, all of it written before.
-import { spawnSync } from 'node:child_process';
 import { appendFileSync, truncateSync } from 'node:fs';
 import { attachLoop, openHost, openMap, runWorkload } from 'stratamap';
-import { emptyFile, folderInMemory, isInstalled, machineCpu, options, ownCpu, Report } from './harness.mjs';
+import { emptyFile, folderInMemory, isInstalled, machineCpu, options, ownCpu, Report, runFio } from './harness.mjs';
 
 const MiB = 2 ** 20;
 const DISK = 256 * MiB;
@@ -34,11 +33,9 @@ const fill = { pattern: 'write', blockSize: MiB, operations: DISK / MiB };
 await runWorkload(disk, fill);
 
 function fio(pattern, depth) {
-  const parameters = {
-    name: 'bench',
+  const busy = machineCpu();
+  const { operations, ns, cpu } = runFio(pattern, Math.max(1, seconds), {
     filename: theirs.path,
-    rw: pattern,
-    bs: '4k',
     size: DISK,
     direct: 1,
     ioengine: 'io_uring',
@@ -48,25 +45,10 @@ function fio(pattern, depth) {
     iodepth_batch_submit: Math.ceil(depth / 2),
     iodepth_batch_complete_min: 1,
     iodepth_batch_complete_max: depth,
-    norandommap: 1,
-    randrepeat: 0,
-    gtod_reduce: 1,
-    time_based: 1,
-    runtime: `${1000 * Math.max(1, seconds)}ms`, // fio takes no fractions
-    'output-format': 'json',
-  };
-  const busy = machineCpu();
-  const { stdout, stderr, status } = spawnSync(
-    'fio',
-    Object.entries(parameters).map(([name, value]) => `--${name}=${value}`),
-    { encoding: 'utf8' },
-  );
-  if (status !== 0) throw new Error(`fio: ${stderr}`);
-  const job = JSON.parse(stdout.slice(stdout.indexOf('{'))).jobs[0];
-  const { total_ios: operations, runtime } = pattern === 'randread' ? job.read : job.write;
+  });
   return {
-    IOPS: (operations / runtime) * 1000,
-    'CPU of the process': (((job.usr_cpu + job.sys_cpu) / 100) * job.job_runtime * 1e6) / operations,
+    IOPS: (operations / ns) * 1e9,
+    'CPU of the process': cpu / operations,
     'CPU of the machine': (machineCpu() - busy) / operations,
   };
 }

@@ -75,5 +75,4 @@ function addedBy(pattern, association) {
   return group?.rows.find(({ name }) => name === association)?.quartiles[1];
 }
 
-mkdirSync(path.dirname(file), { recursive: true });
 writeFileSync(file, out);

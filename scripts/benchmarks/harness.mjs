@@ -145,6 +145,33 @@ export function emptyFile(folder, name, bytes) {
   return file;
 }
 
+/** What a program prints as JSON, behind whatever else it says first. */
+export function outputOf(program, words) {
+  const { stdout, stderr, status, error } = spawnSync(program, words, { encoding: 'utf8' });
+  if (status !== 0) throw new Error(`${program} failed: ${error ?? stderr}`);
+  return JSON.parse(stdout.slice(stdout.indexOf('{')));
+}
+
+/** fio's 4 KiB at random for some seconds: how many operations it did, in how many ns, and the CPU time it took, ns. */
+export function runFio(pattern, seconds, parameters) {
+  const all = {
+    name: 'bench',
+    rw: pattern,
+    bs: '4k',
+    norandommap: 1,
+    randrepeat: 0,
+    gtod_reduce: 1,
+    time_based: 1,
+    runtime: `${1000 * seconds}ms`, // it takes no fractions
+    'output-format': 'json',
+    ...parameters,
+  };
+  const words = Object.entries(all).map(([name, value]) => `--${name}=${value}`);
+  const job = outputOf('fio', words).jobs[0];
+  const { total_ios: operations, runtime } = pattern === 'randread' ? job.read : job.write;
+  return { operations, ns: runtime * 1e6, cpu: ((job.usr_cpu + job.sys_cpu) / 100) * job.job_runtime * 1e6 };
+}
+
 export const isInstalled = (program) => spawnSync(program, ['--version']).error === undefined;
 
 /** CPU time that the whole machine has spent so far, ns, the kernel's threads included. */

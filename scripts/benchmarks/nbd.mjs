@@ -6,7 +6,7 @@ import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { emptyFile, folderInMemory, isInstalled, options, Report } from './harness.mjs';
+import { emptyFile, folderInMemory, isInstalled, options, outputOf, Report, runFio } from './harness.mjs';
 
 const MiB = 2 ** 20;
 const DISK = 128 * MiB;
@@ -82,37 +82,14 @@ function cpuOf(pid) {
 }
 
 // --- clients
-function output(program, words) {
-  const { stdout, stderr, status, error } = spawnSync(program, words, { encoding: 'utf8' });
-  if (status !== 0) throw new Error(`${program} failed: ${error ?? stderr}`);
-  return JSON.parse(stdout.slice(stdout.indexOf('{')));
-}
-
 function fio(server, pattern, depth) {
-  const parameters = {
-    name: 'bench',
-    ioengine: 'nbd',
-    uri: `nbd+unix:///${server.exportName}?socket=${server.socket}`,
-    rw: pattern,
-    bs: '4k',
-    size: DISK,
-    iodepth: depth,
-    norandommap: 1,
-    randrepeat: 0,
-    gtod_reduce: 1,
-    time_based: 1,
-    runtime: seconds,
-    'output-format': 'json',
-  };
-  const words = Object.entries(parameters).map(([key, value]) => `--${key}=${value}`);
-  const job = output('fio', words).jobs[0];
-  const { total_ios: operations, runtime } = pattern === 'randread' ? job.read : job.write;
-  return { operations, ns: runtime * 1e6 };
+  const uri = `nbd+unix:///${server.exportName}?socket=${server.socket}`;
+  return runFio(pattern, seconds, { ioengine: 'nbd', uri, size: DISK, iodepth: depth });
 }
 
 function lean(server, pattern, connections, depth, more = []) {
   const words = { unix: server.socket, export: server.exportName, pattern, connections, depth, seconds };
-  return output(
+  return outputOf(
     path.join(bench, 'bench_nbd_client'),
     Object.entries(words)
       .flatMap(([key, value]) => [`--${key}`, String(value)])

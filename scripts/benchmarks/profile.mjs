@@ -1,14 +1,13 @@
 // Where the instructions of an I/O of 4 KiB are, file by file, without a probe and with one: by callgrind, so that a
-// noisy machine changes nothing. What setting up costs is taken away: it is the same for few I/Os and many.
+// noisy machine changes nothing.
 // Usage: profile.mjs BENCH_PATH JSON
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { callgrind, perOperation } from './callgrind.mjs';
 import { isInstalled } from './harness.mjs';
 
-const FEW = 20_000;
-const MANY = 60_000;
 const LEAST = 8; // instructions that get a file its line
 
 const [bench, json] = process.argv.slice(2);
@@ -18,12 +17,6 @@ if (!isInstalled('valgrind')) {
 }
 const folder = mkdtempSync(path.join(os.tmpdir(), 'stratamap-profile-'));
 process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
-
-function run(program, ...parameters) {
-  const { error, status, stdout, stderr } = spawnSync(program, parameters, { encoding: 'utf8', maxBuffer: 2 ** 26 });
-  if (error || status !== 0) throw new Error(`${program}: ${error ?? stderr}`);
-  return stdout;
-}
 
 const LIBRARIES = 'the C and C++ libraries';
 const native = path.join(import.meta.dirname, '../../native');
@@ -37,27 +30,26 @@ function fileOf(name) {
 
 function selfCosts(what, operations) {
   const out = path.join(folder, 'out');
-  run(
-    'valgrind',
-    '--tool=callgrind',
-    `--callgrind-out-file=${out}`,
-    bench,
-    '--count',
-    what,
-    '--operations',
-    operations,
-  );
+  callgrind(bench, what, operations, out);
+  const words = ['--auto=no', '--threshold=100', '--show=Ir', out];
+  const { stdout } = spawnSync('callgrind_annotate', words, { encoding: 'utf8', maxBuffer: 2 ** 26 });
   const costs = new Map();
-  for (const line of run('callgrind_annotate', '--auto=no', '--threshold=100', '--show=Ir', out).split('\n')) {
+  for (const line of stdout.split('\n')) {
     const [, count, file] = /^ *([\d,]+) \( *[\d.]+%\) +([^:]+):/.exec(line) ?? [];
     if (file) costs.set(fileOf(file), (costs.get(fileOf(file)) ?? 0) + Number(count.replaceAll(',', '')));
   }
+  if (costs.size === 0) throw new Error('callgrind_annotate tells of no file');
   return costs;
 }
 
 function perIo(what) {
-  const [few, many] = [FEW, MANY].map((operations) => selfCosts(what, String(operations)));
-  return new Map([...many].map(([file, count]) => [file, (count - (few.get(file) ?? 0)) / (MANY - FEW)]));
+  const files = new Set();
+  const one = perOperation((operations) => {
+    const costs = selfCosts(what, operations);
+    for (const file of costs.keys()) files.add(file);
+    return costs;
+  });
+  return new Map([...files].map((file) => [file, one((costs) => costs.get(file) ?? 0)]));
 }
 
 /** What a file, or else its header, says that it is: the first sentence of it. */
