@@ -1,7 +1,7 @@
 // `stratamap associations`: what finds a request again, and through which volumes.
-import Table from 'cli-table3';
 import { Command } from 'commander';
 import { type Association, associations, type Capability, capabilities, type Recall } from '../index.js';
+import { tableOf } from './table.js';
 
 export function associationsCommand(): Command {
   return new Command('associations')
@@ -13,7 +13,7 @@ export function associationsCommand(): Command {
       process.stdout.write(
         json
           ? `${JSON.stringify({ associations: associations(), capabilities: cells }, null, 1)}\n`
-          : `${carriers()}\n\n${recalls(cells)}\n`,
+          : `${carriers()}\n${recalls(cells)}`,
       );
     })
     .addHelpText(
@@ -23,11 +23,12 @@ export function associationsCommand(): Command {
 }
 
 function carriers(): string {
-  const table = new Table({ head: ['association', 'carrier', 'correlations'], style: { head: [], border: [] } });
-  for (const [name, { carrier, correlations }] of Object.entries(associations())) {
-    table.push([name, carrier, correlations.join(' ')]);
-  }
-  return table.toString();
+  const rows = Object.entries(associations()).map(([name, { carrier, correlations }]) => [
+    name,
+    carrier,
+    correlations.join(' '),
+  ]);
+  return tableOf(['association', 'carrier', 'correlations'], rows);
 }
 
 const share = ({ bytes, mapped }: Recall) => mapped / bytes;
@@ -62,8 +63,6 @@ export function recallRows(cells: Capability[]): { names: Association[]; rows: s
 
 function recalls(cells: Capability[]): string {
   const { names, rows } = recallRows(cells);
-  const table = new Table({ head: ['volume', ...names], style: { head: [], border: [] } });
-  table.push(...rows);
   const wrong = cells.reduce((sum, cell) => sum + cell.wrong, 0);
-  return `Recall of writes / of reads; wrong mappings in all ${cells.length} cells: ${wrong}\n${table.toString()}`;
+  return `Recall of writes / of reads; wrong mappings in all ${cells.length} cells: ${wrong}\n${tableOf(['volume', ...names], rows)}`;
 }

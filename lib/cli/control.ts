@@ -9,12 +9,13 @@ import {
   type Owner,
   type ProbeRequest,
 } from '../index.js';
-import { formatBytes, parseSize } from './demo/size.js';
+import { formatBytes, parseSize } from './size.js';
 import { count, failWith, tableOf } from './table.js';
 
 const ASSOCIATIONS = Object.keys(associations());
-const CORRELATIONS = ['descend', 'ascend', 'meet'];
+const CORRELATIONS = [...new Set(Object.values(associations()).flatMap(({ correlations }) => correlations))];
 const SOCKET = '/run/stratamap/control.sock';
+const BLOCK = 4096; // bytes
 
 /** What a command prints: an object for --json, or text. */
 interface Answer {
@@ -56,7 +57,6 @@ function bytesArgument(text: string): number {
     throw new InvalidArgumentError((error as Error).message);
   }
 }
-const BLOCK = 4096;
 
 const flagsOf = ({ moving, shared }: { moving: boolean; shared: boolean }) =>
   [...(moving ? ['moving'] : []), ...(shared ? ['shared'] : [])].join(' ');

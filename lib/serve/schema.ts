@@ -1,6 +1,10 @@
 // The shape of the configuration. Every message says what to write.
 import { z } from 'zod';
+import { type Association, associations } from '../probe.js';
 import type { ServeConfig } from './config.js';
+
+const ASSOCIATIONS = Object.keys(associations()) as Association[];
+const CORRELATIONS = [...new Set(Object.values(associations()).flatMap(({ correlations }) => correlations))];
 
 type Issue = Parameters<z.core.$ZodErrorMap>[0];
 
@@ -145,8 +149,8 @@ export const schema: z.ZodType<Omit<ServeConfig, 'file'>> = keys({
     interval: integer('how often it is written, in ms', 10, 3_600_000).optional(),
   }).default({}),
   probe: keys({
-    association: oneOf('inline', 'extended', 'pointer', 'serial', 'address', 'tag', 'content').default('serial'),
-    correlation: oneOf('descend', 'ascend', 'meet').default('descend'),
+    association: oneOf(...ASSOCIATIONS).default('serial'),
+    correlation: oneOf(...CORRELATIONS).default('descend'),
     capacity: integer('how many requests are followed at once', 64, 2 ** 22).optional(),
   }).optional(),
   policies: list(keys({ limit }), 'a list of policies, each a key limit').default([]),

@@ -98,7 +98,7 @@ export class Service {
     if (probe) await this.attachProbe(probe);
     // What is another NBD server's may lie on devices that this one serves.
     const below = exports.filter(
-      (each) => far.length > 0 && isOfDevices(each) && each.devices?.every(this.#isHere, this),
+      (each) => far.length > 0 && isOfDevices(each) && each.devices?.every((name) => this.#devices.has(name)),
     );
     for (const each of below) await this.#serve(each, true);
     for (const [name, device] of far) this.#devices.set(name, await openFarDevice(this.#host, name, device, signal));
@@ -114,10 +114,6 @@ export class Service {
     // The control socket first: who sees an export may ask about it.
     if (control) this.#control = await openControlServer(this, control.socket);
     for (const each of exports) if (!below.includes(each)) await this.#serve(each, false);
-  }
-
-  #isHere(device: string): boolean {
-    return this.#devices.has(device);
   }
 
   async #serve(config: ExportConfig, below: boolean): Promise<void> {

@@ -1,5 +1,5 @@
 // A device at one glance: cells of equal size, and which disk owns most of each.
-import { formatBytes } from './size.js';
+import { formatBytes } from '../size.js';
 
 /** What a picture needs of one extent of a disk. */
 export interface Drawn {

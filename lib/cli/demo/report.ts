@@ -3,9 +3,10 @@ import Table from 'cli-table3';
 import picocolors from 'picocolors';
 import type { Extent } from '../../index.js';
 import { wantsColour } from '../colour.js';
+import { formatBytes } from '../size.js';
+import { count } from '../table.js';
 import { cellBytesFor, type DevicePicture, drawDevice, type Paint, renderPicture } from './picture.js';
 import type { DemoResult } from './run.js';
-import { formatBytes } from './size.js';
 import { isMapped } from './snapshot.js';
 import { CHUNK } from './stack.js';
 import { renderSvg, SVG_CELLS } from './svg.js';
@@ -22,7 +23,6 @@ const PART = [pc.blue, pc.yellow, pc.green];
 const paint: Paint = (text, owner, full) =>
   owner < 0 ? (text === '?' ? pc.red(text) : pc.dim(text)) : (full ? FULL : PART)[owner]!(text);
 
-const count = (number: number) => number.toLocaleString('en-US');
 const exact = (bytes: number) => `${count(bytes)} bytes`;
 /** Never rounded up: 100 % means all. */
 const percent = (share: number) => `${share === 1 ? '100' : (Math.floor(share * 1000) / 10).toFixed(1)} %`;

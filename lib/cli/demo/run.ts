@@ -2,6 +2,7 @@
 import { existsSync, mkdtempSync, rmSync, statfsSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { formatBytes } from '../size.js';
 import { Cleanup } from './cleanup.js';
 import { checkExt4, type Ext4Image, makeExt4 } from './ext4.js';
 import { readBack, rewrite, writeNew } from './image_io.js';
@@ -10,7 +11,6 @@ import type { Progress, Timing } from './progress.js';
 import { copyDevice, type DeviceCopy, type ProofResult, prove } from './proof.js';
 import { Random } from './random.js';
 import { scatterOf } from './scatter.js';
-import { formatBytes } from './size.js';
 import { isMapped, type Snapshot, snapshot } from './snapshot.js';
 import { CHUNK, DISK_NAME, deviceSize, openStack, type Stack, VMS, type VolumeKind } from './stack.js';
 import { requestCount, runRandomWorkload, type WorkloadResult } from './workload.js';

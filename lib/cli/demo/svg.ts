@@ -1,6 +1,7 @@
 // The devices' pictures as one SVG, for browsers: each cell tells on hover what it holds.
+
+import { formatBytes } from '../size.js';
 import type { DevicePicture } from './picture.js';
-import { formatBytes } from './size.js';
 
 export interface SvgDisk {
   name: string;

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { formatBytes, parseSize } from '../../../../lib/cli/demo/size.js';
+import { formatBytes, parseSize } from '../../../lib/cli/size.js';
 
 test.each([
   ['64M', 64 * 2 ** 20],
