@@ -56,9 +56,11 @@ export {
   associations,
   type CompletionOptions,
   type Correlation,
+  type KernelStats,
   type Probe,
   type ProbeOptions,
   type ProbeStats,
+  type Tagging,
 } from './probe.js';
 export { type CrashOptions, type Journal, readJournal, replayCrash } from './replay.js';
 export {

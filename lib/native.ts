@@ -109,6 +109,15 @@ export interface NativeProbeState {
   evidenceLost: number;
   taintOverflow: number;
   losses: number;
+  kernel: {
+    composed: number;
+    missing: number;
+    excess: number;
+    crossing: number;
+    foreign: number;
+    predicted: number;
+    astray: number;
+  };
   eventsDropped: number;
 }
 
@@ -217,6 +226,9 @@ export interface Native {
     association: string,
     correlation: string,
     capacity: number,
+    /** Of `hint`: levels of the best-effort class; ns, 0: every request is tagged. */
+    levels: readonly number[],
+    maxAge: number,
   ): Promise<ProbeHandle>;
   /** Timeout in ns. False: something was still inside. */
   detachProbe(probe: ProbeHandle, timeout: number): Promise<boolean>;
@@ -226,7 +238,8 @@ export interface Native {
   probeDrain(probe: ProbeHandle, to: Float64Array): number;
   probeWait(probe: ProbeHandle): Promise<void>;
   probeState(probe: ProbeHandle): NativeProbeState;
-  associations(): Record<string, { carrier: string; correlations: string[] }>;
+  probeNotices(probe: ProbeHandle): string[];
+  associations(): Record<string, { carrier: string; correlations: string[]; kernel: boolean }>;
 
   /** `words`, by type: see lib/interposer.ts. `devices` null: all, and those to come. */
   interpose(

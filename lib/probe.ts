@@ -2,7 +2,7 @@
 import * as check from './arguments.js';
 import { enlist } from './chain.js';
 import { Completions, Subscription } from './completion_iterator.js';
-import { StratamapError } from './errors.js';
+import { StratamapError, wrongType } from './errors.js';
 import { Handle } from './handle.js';
 import { type AddressMap, mapHandle, mapNames, type Names } from './map.js';
 import { type HostHandle, native, type ProbeHandle } from './native.js';
@@ -11,9 +11,11 @@ import { type HostHandle, native, type ProbeHandle } from './native.js';
  * How a request above is found again from one below. By what a clone carries of its parent: the context itself in unused
  * fields (`inline`) or in the room behind the request (`extended`), a `pointer` to it, the host's `serial` number, a
  * `tag` that we add. By the payload's memory `address`, as long as it is not copied. By the payload itself, `content`:
- * it survives copying, and what is found so is `shared`. (US 8,886,867; `content` goes beyond it.)
+ * it survives copying, and what is found so is `shared`. (US 8,886,867; `content` goes beyond it.) Through the kernel's
+ * own stack, by a `hint` in the I/O priority: of the disks of volumes of type `kernel`; needs root, or CAP_PERFMON and
+ * tracefs.
  */
-export type Association = 'inline' | 'extended' | 'pointer' | 'serial' | 'address' | 'tag' | 'content';
+export type Association = 'inline' | 'extended' | 'pointer' | 'serial' | 'address' | 'tag' | 'content' | 'hint';
 /**
  * When: `descend`, looked up when the request below is issued; `meet`, when it completes; `ascend`, collected when the
  * request above completes, nothing being recorded before but the callback.
@@ -24,6 +26,8 @@ export interface AssociationInfo {
   /** What of a request it needs to survive the volume. */
   carrier: string;
   correlations: Correlation[];
+  /** Whether it goes through the kernel's stack, beneath this process. */
+  kernel: boolean;
 }
 
 /** The associations that there are, and the correlations that each allows. */
@@ -40,6 +44,37 @@ export interface ProbeOptions {
   correlation?: Correlation | undefined;
   /** Contexts recorded at once; in `ascend`, requests below that wait for theirs: 64 to 2^22. Default 65536. */
   capacity?: number | undefined;
+  /**
+   * Of `hint`: `adaptive` tags only what the map does not know for certain, so that the kernel goes on merging the rest;
+   * `always`, every request. Default `adaptive`.
+   */
+  tagging?: Tagging | undefined;
+  /** Of `adaptive`: what was not tagged for so long is, ms. 1 to 1e9, default 600000. */
+  maxAge?: number | undefined;
+  /**
+   * Of `hint`: the levels of the best-effort class, 0 to 7, whose hints serve as tags, up to 1015 in each. Others than
+   * 4, the default, change how bfq and mq-deadline schedule. Default [4].
+   */
+  levels?: readonly number[] | undefined;
+}
+
+export type Tagging = 'always' | 'adaptive';
+
+export interface KernelStats {
+  /** Requests whose pieces added up, on every device. */
+  composed: number;
+  /** Requests with a device on which bytes were missing, … */
+  missing: number;
+  /** … or on which there were more bytes than asked for, … */
+  excess: number;
+  /** … or on which a piece lay across two requests of the device above. */
+  crossing: number;
+  /** Pieces of another operation, or on another device, than their request's. */
+  foreign: number;
+  /** Requests without a tag that went where the map said. */
+  predicted: number;
+  /** Requests without a tag that cannot be said to have gone there. */
+  astray: number;
 }
 
 export interface ProbeStats {
@@ -53,6 +88,8 @@ export interface ProbeStats {
   taintOverflow: number;
   /** How often everything became stale and learning began anew, because something was lost. */
   losses: number;
+  /** Of `hint`: how the kernel's I/O of requests added up. */
+  kernel: KernelStats;
   /** Completions that nobody took in time. */
   eventsDropped: number;
 }
@@ -105,6 +142,11 @@ class Probe extends Handle {
   get stats(): ProbeStats {
     const { learning: _, ...stats } = native.probeState(this.#handle);
     return stats;
+  }
+
+  /** What the user should know: that some disk or device is not mapped, and why. One sentence each. */
+  get notices(): string[] {
+    return native.probeNotices(this.#handle);
   }
 
   /**
@@ -168,6 +210,7 @@ function unsupported(what: string, value: string, allowed: readonly string[]): S
 
 export async function attachProbe(host: HostHandle, options: ProbeOptions): Promise<Probe> {
   const { map, association = 'serial', correlation = 'descend', capacity = 65536 } = check.object(options, 'options');
+  const { tagging = 'adaptive', maxAge = 600_000, levels = [4] } = options;
   const handle = mapHandle(map);
   const known = native.associations();
   const name = check.string(association, 'association');
@@ -177,6 +220,11 @@ export async function attachProbe(host: HostHandle, options: ProbeOptions): Prom
     throw unsupported(`correlation for association ${association} that is called`, correlation, found.correlations);
   }
   check.integer(capacity, 'capacity', 64, 2 ** 22);
+  check.oneOf(tagging, 'tagging', ['always', 'adaptive']);
+  check.number(maxAge, 'maxAge', 1, 1e9);
+  if (!Array.isArray(levels) || levels.length === 0 || new Set(levels).size !== levels.length)
+    throw wrongType('levels must be an array of at least one level, each once');
+  for (const level of levels) check.integer(level, 'levels', 0, 7);
   if (fed.has(map)) {
     throw new StratamapError(
       'the map is fed by a probe already: detach that, or open another map',
@@ -189,7 +237,15 @@ export async function attachProbe(host: HostHandle, options: ProbeOptions): Prom
   fed.add(map);
   try {
     return new Probe(
-      await native.attachProbe(host, handle, association, correlation, capacity),
+      await native.attachProbe(
+        host,
+        handle,
+        association,
+        correlation,
+        capacity,
+        levels,
+        tagging === 'always' ? 0 : Math.round(maxAge * 1e6),
+      ),
       map,
       association,
       correlation,

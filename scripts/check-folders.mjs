@@ -26,7 +26,7 @@ const MAY = {
   ],
   'native/map': [],
   'native/correlate': [CONTRACTS, 'native/map'],
-  'native/intercept': [CONTRACTS, 'native/correlate', 'native/map'],
+  'native/intercept': [CONTRACTS, 'native/correlate', 'native/map', 'native/intercept/kernel'],
   'native/intercept/kernel': [CONTRACTS, 'native/correlate', 'native/map', 'native/intercept', 'native/sys'],
   'native/policies': [CONTRACTS, 'native/intercept', 'native/correlate', 'native/map'],
   'native/nbd': [

@@ -78,9 +78,10 @@ struct ProbeBox : Letter {
 
   Environment& environment;
   std::shared_ptr<HostBox> host;
-  std::unique_ptr<EventRing> ring;  // while somebody listens
-  std::shared_ptr<Probe> probe;     // null once it is detached and nothing is inside it any more: it is large
-  ProbeCounters last;               // what it had counted then
+  std::unique_ptr<EventRing> ring;       // while somebody listens
+  std::shared_ptr<Probe> probe;          // null once it is detached and nothing is inside it any more: it is large
+  ProbeCounters last;                    // what it had counted then
+  std::vector<std::string> lastNotices;  // and said
   std::optional<Napi::Promise::Deferred> listener;  // waits for events
   std::shared_ptr<ProbeBox> self;                   // while the letter may be posted
   std::atomic<bool> posted{false};
@@ -120,12 +121,17 @@ Failure attach(ProbeBox& box, std::shared_ptr<AddressMap> map, const ProbeOption
   return {};
 }
 
-// attachProbe(host, map, association, correlation, capacity): promise of the probe's handle.
+// attachProbe(host, map, association, correlation, capacity, levels, maxAge in ns): promise of the probe's handle.
 Napi::Value attachProbe(const Napi::CallbackInfo& info) {
   const auto host = unwrap<HostBox>(info.Env(), info[0]);
   const auto map = unwrap<MapBox>(info.Env(), info[1])->map;
-  const ProbeOptions options{
-      .association = textOf(info[2]), .correlation = textOf(info[3]), .capacity = uint32_t(numberOf(info[4]))};
+  ProbeOptions options{.association = textOf(info[2]),
+                       .correlation = textOf(info[3]),
+                       .capacity = uint32_t(numberOf(info[4])),
+                       .maxAge = numberOf(info[6])};
+  const auto levels = info[5].As<Napi::Array>();
+  options.levels.clear();
+  for (uint32_t i = 0; i < levels.Length(); ++i) options.levels.push_back(uint16_t(numberOf(levels.Get(i))));
   auto box = std::make_shared<ProbeBox>(Environment::of(info.Env()), host);
   return startJob(
       info.Env(), host, [box, map, options] { return attach(*box, map, options); },
@@ -146,6 +152,7 @@ Napi::Value detachProbe(const Napi::CallbackInfo& info) {
         box->detached = true;
         if (*status == 0 && box->probe) {
           box->last = box->probe->counters();
+          box->lastNotices = box->probe->notices();
           box->probe.reset();
         }
         box->answer();
@@ -178,7 +185,8 @@ Napi::Value probeWait(const Napi::CallbackInfo& info) {
   return promise;
 }
 
-// probeState(probe): { learning, detached, recorded, unrecorded, evidenceLost, taintOverflow, losses, eventsDropped }.
+// probeState(probe): { learning, detached, recorded, unrecorded, evidenceLost, taintOverflow, losses, kernel,
+// eventsDropped }.
 Napi::Value probeState(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   auto& box = *unwrap<ProbeBox>(env, info[0]);
@@ -190,11 +198,29 @@ Napi::Value probeState(const Napi::CallbackInfo& info) {
   state["evidenceLost"] = double(counters.evidenceLost);
   state["taintOverflow"] = double(counters.taintOverflow);
   state["losses"] = double(counters.losses);
+  Napi::Object kernel = Napi::Object::New(env);
+  kernel["composed"] = double(counters.observed.composed);
+  kernel["missing"] = double(counters.observed.missing);
+  kernel["excess"] = double(counters.observed.excess);
+  kernel["crossing"] = double(counters.observed.crossing);
+  kernel["foreign"] = double(counters.observed.foreign);
+  kernel["predicted"] = double(counters.observed.predicted);
+  kernel["astray"] = double(counters.observed.astray);
+  state["kernel"] = kernel;
   state["eventsDropped"] = double(box.dropped + (box.ring ? box.ring->dropped() : 0));
   return state;
 }
 
-// associations(): { name: { carrier, correlations } }.
+// probeNotices(probe): what the user should know, one sentence each.
+Napi::Value probeNotices(const Napi::CallbackInfo& info) {
+  const auto& box = unwrap<ProbeBox>(info.Env(), info[0]);
+  const std::vector<std::string> notices = box->probe ? box->probe->notices() : box->lastNotices;
+  Napi::Array all = Napi::Array::New(info.Env(), notices.size());
+  for (uint32_t i = 0; i < notices.size(); ++i) all[i] = notices[i];
+  return all;
+}
+
+// associations(): { name: { carrier, correlations, kernel } }.
 Napi::Value associations(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Napi::Object all = Napi::Object::New(env);
@@ -204,6 +230,7 @@ Napi::Value associations(const Napi::CallbackInfo& info) {
     Napi::Object object = Napi::Object::New(env);
     object["carrier"] = association.carrier;
     object["correlations"] = correlations;
+    object["kernel"] = association.kernel;
     all[association.name] = object;
   }
   return all;
@@ -224,6 +251,7 @@ void addProbe(Napi::Object exports) {
   addFunction<probeUnlisten>(exports, "probeUnlisten");
   addFunction<probeDrain>(exports, "probeDrain");
   addFunction<probeWait>(exports, "probeWait");
+  addFunction<probeNotices>(exports, "probeNotices");
   addFunction<probeState>(exports, "probeState");
   addFunction<associations>(exports, "associations");
 }

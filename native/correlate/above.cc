@@ -55,8 +55,10 @@ void Correlator::delist(uint32_t slot) {
 // Makes the context one that its children can find.
 [[gnu::always_inline]] inline void Correlator::record(uint32_t slot, Context* which, sm_request* above) {
   Context& context = *which;
+  if (observed_ && predict(slot, which)) return;
   const bool room = correlation_ == kAscend || recorded_ < capacity_;
   context.recorded = room && association_->mark(slot, context, above);
+  if (observed_ && context.recorded) beginTrail(slot);
   if (context.recorded && correlation_ == kAscend) {
     context.key = association_->key(above);
   } else if (context.recorded) {
@@ -112,6 +114,7 @@ uint64_t Correlator::submitted(sm_request* above, DiskKey disk) {
   context.sharedBuffer = sharedBuffer;
   context.aliased = aliased;
   context.adrift = false;
+  context.recorded = context.predicted = context.confirmed = false;
   context.op = above->op;
   context.disk = disk;
   context.virt = virt;
@@ -131,6 +134,7 @@ uint64_t Correlator::submitted(sm_request* above, DiskKey disk) {
 
 void Correlator::completed(sm_request* above, DiskKey disk, uint64_t word) {
   std::lock_guard lock(map_.mutex());
+  if (observed_) map_.feed();
   --disks_[disk].inside;
   if (word == kBlind) {
     --blindAbove_;
@@ -145,11 +149,13 @@ void Correlator::completed(sm_request* above, DiskKey disk, uint64_t word) {
   const uint32_t slot = static_cast<uint32_t>(word);
   Context& context = contexts_[slot];
   if (mayPend_ && context.recorded) collectPending(slot);
+  if (observed_) settleObserved(slot, above->status == 0);
   resolve(slot, above->status == 0);
   // What was submitted before anyone listened is not told.
   if (ring_ && context.submitted != 0 && !context.adrift) report(slot, above->status, now());
   release(slot);
   if (context.recorded) {
+    if (observed_) endTrail(slot);
     if (correlation_ != kAscend) association_->forget(slot, above);
     association_->unmark(slot, above);
     --recorded_;

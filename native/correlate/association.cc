@@ -23,6 +23,8 @@ std::span<const AssociationSpec> associationRegistry() {
        makeAddressAssociation},
       {"tag", "a tag in a field that the host leaves alone (clone)", kEveryCorrelation, makeTagAssociation},
       {"content", "the payload (clone or fresh, copied or not)", kEveryCorrelation, makeContentAssociation},
+      {"hint", "the hint bits of the kernel's I/O priority, through its own stack", kDescend, makeHintAssociation,
+       true},
   };
   return kRegistry;
 }

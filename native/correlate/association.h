@@ -22,6 +22,7 @@ struct Context;
 struct Evidence;
 class LiveBuffers;
 class ContentIndex;
+class HintAssociation;
 
 class Association {
  public:
@@ -50,6 +51,8 @@ class Association {
   // Null but where the payload is the carrier: then a child may have several owners, and a read is looked up when its
   // parent completes, whatever the correlation.
   virtual ContentIndex* content() { return nullptr; }
+  // Null but where the kernel is the carrier: then what happens below is told by its block layer (observed.h).
+  virtual HintAssociation* hints() { return nullptr; }
 };
 
 enum Correlation : uint8_t { kDescend = 1, kAscend = 2, kMeet = 4 };
@@ -62,6 +65,7 @@ struct AssociationSpec {
   const char* carrier;
   uint8_t correlations;  // those that it allows
   std::unique_ptr<Association> (*make)(uint32_t capacity, const LiveBuffers& buffers);
+  bool kernel = false;  // through the kernel's stack, beneath this process
 };
 
 // The registry: one line for each association.

@@ -12,5 +12,6 @@ std::unique_ptr<Association> makeSerialAssociation(uint32_t capacity, const Live
 std::unique_ptr<Association> makeAddressAssociation(uint32_t capacity, const LiveBuffers& buffers);
 std::unique_ptr<Association> makeTagAssociation(uint32_t capacity, const LiveBuffers& buffers);
 std::unique_ptr<Association> makeContentAssociation(uint32_t capacity, const LiveBuffers& buffers);
+std::unique_ptr<Association> makeHintAssociation(uint32_t capacity, const LiveBuffers& buffers);
 
 }  // namespace sm

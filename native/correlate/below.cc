@@ -46,11 +46,11 @@ bool wellFormed(const sm_request* below) {
 
 }  // namespace
 
-[[gnu::always_inline]] inline uint32_t Correlator::takeEvidence(const sm_request* below, DeviceKey device) {
+[[gnu::always_inline]] inline uint32_t Correlator::takeEvidence(uint8_t op, Range phys, DeviceKey device) {
   const uint32_t slot = evidence_.take();
   if (slot == kNoSlot) return kNoSlot;
   Evidence& evidence = evidence_[slot];
-  evidence.op = below->op;
+  evidence.op = op;
   evidence.done = evidence.ok = evidence.located = evidence.demoted = evidence.adrift = false;
   evidence.pending = evidence.ambiguous = false;
   evidence.unfit = devices_[device].blind > 0 || !devices_[device].settled;
@@ -59,8 +59,29 @@ bool wellFormed(const sm_request* below) {
   evidence.stamp = ++clock_;
   evidence.issuedAt = now();
   evidence.landedAt = 0;
-  evidence.phys = rangeOf(below);
+  evidence.phys = phys;
   evidence.taints.clear();
+  return slot;
+}
+
+// Stands in the device's active ranges from now on; what overlaps it there is tainted, and taints it (rules 4 and 5).
+[[gnu::always_inline]] inline void Correlator::enterActive(uint32_t slot, ActiveRanges& active) {
+  Evidence& evidence = evidence_[slot];
+  if (sm_op_modifies(evidence.op)) {
+    modifies(evidence.device, evidence.phys, &evidence);
+    evidence.position = active.add(evidence.phys, slot | ActiveRanges::kModifies | ActiveRanges::kInFlight);
+  } else {
+    active.doubtful(evidence.phys, [&](ActiveRanges::Ref ref, Range common) {
+      if (ref & ActiveRanges::kInFlight) taint(&evidence.taints, common);
+    });
+    evidence.position = active.add(evidence.phys, slot);
+  }
+}
+
+// The same for what the kernel tells: or kNoSlot.
+uint32_t Correlator::enterEvidence(uint8_t op, Range phys, DeviceKey device) {
+  const uint32_t slot = takeEvidence(op, phys, device);
+  if (slot != kNoSlot) enterActive(slot, *devices_[device].active);
   return slot;
 }
 
@@ -100,20 +121,11 @@ uint64_t Correlator::issued(const sm_request* below, DeviceKey device) {
   }
   if (!wellFormed(below)) return issuedMalformed(below, device);
   const bool modification = sm_op_modifies(below->op);
-  const uint32_t slot = takeEvidence(below, device);
+  const uint32_t slot = takeEvidence(below->op, rangeOf(below), device);
   if (slot == kNoSlot) return issuedBlind(below, device);
 
   Evidence& evidence = evidence_[slot];
-  ActiveRanges& active = *state.active;
-  if (modification) {
-    modifies(device, evidence.phys, &evidence);
-    evidence.position = active.add(evidence.phys, slot | ActiveRanges::kModifies | ActiveRanges::kInFlight);
-  } else {
-    active.doubtful(evidence.phys, [&](ActiveRanges::Ref ref, Range common) {
-      if (ref & ActiveRanges::kInFlight) taint(&evidence.taints, common);
-    });
-    evidence.position = active.add(evidence.phys, slot);
-  }
+  enterActive(slot, *state.active);
 
   const bool later = correlation_ != kDescend || (content_ && below->op == SM_OP_READ);
   if (later && mayFindOwner(below)) {

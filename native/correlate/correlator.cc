@@ -18,6 +18,8 @@ Correlator::Correlator(const sm_stack* stack, AddressMap& map, const Association
       evidence_(2 * std::max(capacity, slots)),
       buffers_(contexts_),
       association_(association.make(std::max(capacity, slots), buffers_)),
+      hints_(association_->hints()),
+      observed_(hints_ ? std::make_unique<Observed>() : nullptr),
       content_(association_->content()),
       mayPend_(correlation_ != kDescend || content_),
       shadowRoom_(shadowBytes) {}
@@ -31,13 +33,13 @@ bool Correlator::tryLearning() {
   }
   if (unsettled_) {
     unsettled_ = false;
-    auto settle = [this](Watched& each) {
+    auto settle = [this](Watched& each, bool quiet) {
       if (each.settled || each.since == Watched::kNever) return;
-      each.settled = stack_->busy_before(stack_, each.since) == 0;
+      each.settled = quiet && stack_->busy_before(stack_, each.since) == 0;
       unsettled_ |= !each.settled;
     };
-    for (Watched& disk : disks_) settle(disk);
-    for (DeviceState& device : devices_) settle(device);
+    for (Watched& disk : disks_) settle(disk, true);
+    for (DeviceState& device : devices_) settle(device, device.quiet || !device.observed);
   }
   return learning_;
 }
@@ -93,6 +95,7 @@ void Correlator::lostLocked() {
   settling_ = true;
   settleStamp_ = stack_->stamp(stack_);
   settleTick_ = 0;
+  if (observed_) mustBeQuiet();
 }
 
 bool Correlator::watchDisk(DiskKey disk) {
@@ -112,6 +115,7 @@ bool Correlator::watchDevice(DeviceKey device, bool shared) {
   if (devices_.size() <= device) devices_.resize(device + 1);
   enter(&devices_[device]);
   devices_[device].shared = shared;
+  devices_[device].observed = false;
   devices_[device].active = &map_.activeOn(device);
   devices_[device].ledger = &map_.ledgerOf(device);
   return true;

@@ -31,6 +31,7 @@
 #include "correlate/evidence.h"
 #include "correlate/fetch_ahead.h"
 #include "correlate/live_buffers.h"
+#include "correlate/observed.h"
 #include "map/address_map.h"
 #include "map/event_ring.h"
 
@@ -60,15 +61,33 @@ class Correlator {
   void landed(const sm_request* below, DeviceKey device, uint64_t word);
   // A completion will never be seen: rule 7 begins anew.
   void lost();
+  void lostLocked();
   // Whose request a request below serves, as this request's association says (rule 11; `descend` alone). kNoKey:
   // nobody's that is known.
   DiskKey ownerOf(const sm_request* below) const;
   // Whether it ever names anyone.
-  bool attributesAtIssue() const { return correlation_ == kDescend && !content_; }
+  bool attributesAtIssue() const { return correlation_ == kDescend && !content_ && !hints_; }
+
+  // --- the point below where it is the kernel's: instead of issued and landed. Under the map's lock, of the devices
+  // that are observed; every I/O of a request has happened before its completion is told.
+  void happened(const BlockIo& io);
+  // Nothing that modifies the device and began before `time` (ns of CLOCK_MONOTONIC) is in flight any more.
+  void quiet(DeviceKey device, uint64_t time);
+  // Whether something waits for that.
+  bool awaitsQuiet(DeviceKey device) const;
+  HintAssociation* hints() const { return hints_; }
 
   // --- watching
   bool watchDisk(DiskKey disk);  // false: another probe watches it with this map
   bool watchDevice(DeviceKey device, bool shared);
+  // Of a device that is watched: the kernel tells what happens there, from `since` on (ns).
+  void observeDevice(DeviceKey device, uint64_t since);
+  // The devices beneath a disk, top first.
+  // of which the first `trusted` keep priorities and bytes.
+  void followDisk(DiskKey disk, std::vector<DeviceKey> chain, size_t trusted);
+  // Only what the map does not know for certain is tagged from now on, or has not seen for up to `maxAge` ns.
+  void tagWhatIsUnknown(uint64_t maxAge);
+  ObservedCounters observedCounters() const;
   // All that is watched is seen from `stamp` on: of what was added last nothing is learned until what was in flight
   // before has ended.
   void entered(uint64_t stamp);
@@ -99,7 +118,9 @@ class Correlator {
   };
   struct DeviceState : Watched {
     bool shared = false;
-    DeviceLedger* ledger = nullptr;  // the map's
+    bool observed = false, quiet = false;  // what was in flight before observedSince has ended
+    uint64_t observedSince = 0;            // ns
+    DeviceLedger* ledger = nullptr;        // the map's
   };
   struct Found {
     Range virt;
@@ -113,7 +134,6 @@ class Correlator {
   // correlator.cc
   bool tryLearning();
   void enter(Watched* watched);
-  void lostLocked();
 
   // above.cc
   void taint(Taints* taints, Range part);
@@ -126,7 +146,9 @@ class Correlator {
   // below.cc
   void modifies(DeviceKey device, Range phys, Evidence* own);
   void demote(Evidence* evidence);
-  uint32_t takeEvidence(const sm_request* below, DeviceKey device);
+  uint32_t takeEvidence(uint8_t op, Range phys, DeviceKey device);
+  void enterActive(uint32_t slot, ActiveRanges& active);
+  uint32_t enterEvidence(uint8_t op, Range phys, DeviceKey device);
   void disown(Evidence* evidence);
   void unmapDiscarded(Evidence* evidence);
   uint64_t issuedBlind(const sm_request* below, DeviceKey device);
@@ -167,6 +189,30 @@ class Correlator {
     }
   }
 
+  // predict.cc
+  uint64_t halfNow() const;
+  Freshness& freshnessOf(DiskKey disk);
+  bool predict(uint32_t slot, Context* context);
+  bool isExpected(const BlockIo& io, bool merged);
+  void follow(uint32_t contextSlot, uint8_t op, Range phys, DeviceKey device, uint64_t position);
+  void doubtExpected(DeviceKey device);
+  void settlePredicted(uint32_t slot);
+
+  // observed.cc
+  void mustBeQuiet();
+  void taintByStrays(Evidence* evidence);
+  void beginTrail(uint32_t slot);
+  void endTrail(uint32_t slot);
+  uint32_t ownerOfMerged(const BlockIo& io) const;
+  void strayed(const BlockIo& io, bool merged);
+  void tookPlace(const BlockIo& io);
+
+  // compose.cc
+  void settleObserved(uint32_t slot, bool succeeded);
+  void compose(const Context& context, const Observed::Trail& trail);
+  bool issuedInOrder(const Observed::Trail& trail, DeviceKey device, uint64_t bytes);
+  bool layPieces();
+
   // resolve.cc
   void resolve(uint32_t slot, bool succeeded);
   bool isConfirmed(const Context& context) const;
@@ -191,6 +237,8 @@ class Correlator {
   LiveBuffers buffers_;
   const std::unique_ptr<Association> association_;
   FetchAhead ahead_;
+  HintAssociation* const hints_;                                // null but where the kernel is the carrier
+  const std::unique_ptr<Observed> observed_;                    // likewise
   ContentIndex* const content_;                                 // null but where the payload is the carrier
   const bool mayPend_;                                          // evidence may have to wait for its owner
   uint64_t clock_ = 0;                                          // of stamps

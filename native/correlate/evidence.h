@@ -62,6 +62,8 @@ struct Context {
   bool lostEvidence = false;  // a child for which there was no room
   bool sharedBuffer = false;  // its buffer overlapped another live request's, or itself
   bool aliased = false;       // its buffer has some memory twice: an address does not tell the position
+  bool predicted = false;     // it goes without a tag to where the map says (predict.cc)
+  bool confirmed = false;     // and the map is right
   bool adrift = false;        // its disk is no longer watched: it teaches and reports nothing
   uint8_t op = 0;
   uint32_t disk = kNoKey;
@@ -74,6 +76,7 @@ struct Context {
   uint64_t stamp = 0;                                          // the order of submissions and issues
   uint64_t submitted = 0, firstIssued = 0, lastCompleted = 0;  // ns
   uint64_t key = 0;                                            // see Association::key; in `ascend` alone
+  uint32_t firstExpectation = kNoSlot;                         // where it is predicted
   Taints taints;                                               // of virt
 };
 

@@ -43,7 +43,7 @@ void Correlator::countUnmapped(uint32_t slot, bool succeeded) {
   if (!succeeded) count(Unmapped::kFailed, left);
   if (!context.learns) count(Unmapped::kSettling, left);
   count(Unmapped::kOverlap, context.taints.bytesOf(context.virt));
-  if (!context.recorded || context.lostEvidence) count(Unmapped::kUnrecorded, left);
+  if ((!context.recorded && !context.predicted) || context.lostEvidence) count(Unmapped::kUnrecorded, left);
   if (failed) count(Unmapped::kFailed, left);
   if (late) count(Unmapped::kLate, left);
   if (raced) count(Unmapped::kRace, left);

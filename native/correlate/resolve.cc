@@ -19,7 +19,7 @@ void Correlator::resolve(uint32_t slot, bool succeeded) {
   const bool ambiguous =
       context.sharedBuffer && (association_->needsOwnBuffer() || (content_ && context.op == SM_OP_READ));
   const bool teaches = context.learns && !ambiguous && (succeeded || seeded(Bug::kParentFailed));
-  if (teaches && context.op == SM_OP_WRITE && isConfirmed(context)) return;
+  if (teaches && context.op == SM_OP_WRITE && (context.confirmed || isConfirmed(context))) return;
   eachEvidence(slot, [&](uint32_t, Evidence& evidence, int owner) {
     if (!evidence.done && !seeded(Bug::kEarlyMap)) {
       // It ends without this parent.
@@ -33,7 +33,7 @@ void Correlator::resolve(uint32_t slot, bool succeeded) {
       evidence.pieceCount = 0;
       if (sum + evidence.phys.length() <= context.virt.length()) evidence.addPiece({0, sum, evidence.phys.length()});
       sum += evidence.phys.length();
-    } else if (evidence.op == SM_OP_READ && !content_) {
+    } else if (evidence.op == SM_OP_READ && !content_ && !observed_) {
       compareRead(context, &evidence);
     }
     collect(context, evidence, owner);

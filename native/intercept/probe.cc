@@ -10,6 +10,7 @@
 #include "intercept/deadline.h"
 #include "intercept/dispatch.h"
 #include "intercept/keep.h"
+#include "intercept/kernel/observer.h"
 #include "intercept/record_filter.h"
 
 namespace sm {
@@ -61,6 +62,10 @@ struct Probe::State {
   const sm_stack* stack = nullptr;
   std::shared_ptr<AddressMap> map;
   std::unique_ptr<Correlator> correlator;
+  // Where the kernel is the carrier: what stands in for the devices' taps, and what it could not see.
+  std::unique_ptr<Observer> observer;
+  std::function<std::string(const sm_disk*)> fileOf;
+  std::vector<std::string> unseen;
   struct DiskPoint {
     sm_disk* disk;
     DiskKey key;
@@ -110,7 +115,10 @@ int Probe::create(const sm_stack* stack, std::shared_ptr<AddressMap> map, const 
   state.map = std::move(map);
   state.correlator = std::make_unique<Correlator>(stack, *state.map, *spec, *correlation, options.capacity,
                                                   options.slots, options.shadowBytes);
-  return 0;
+  if (!state.correlator->hints()) return 0;
+  state.fileOf = options.fileOf;
+  if (options.maxAge != 0) state.correlator->tagWhatIsUnknown(options.maxAge);
+  return Observer::open(*state.map, *state.correlator, options.levels, &state.observer, why);
 }
 
 Probe::~Probe() {
@@ -119,7 +127,14 @@ Probe::~Probe() {
 
 int Probe::addDisk(sm_disk* disk) {
   const DiskKey key = state_->map->internDisk({disk->vm, disk->name});
+  const std::string file = state_->observer ? state_->fileOf(disk) : "";
+  if (state_->observer && file.empty()) return 0;
   if (!state_->correlator->watchDisk(key)) return -EEXIST;
+  if (std::string why; state_->observer && state_->observer->watch(key, file, &why) != 0) {
+    state_->unseen.push_back(std::string("disk ") + disk->vm + "/" + disk->name + ": " + why);
+    state_->correlator->unwatchDisk(key);
+    return 0;
+  }
   auto filter = std::make_unique<RecordFilter>(*state_->correlator, key);
   int error = state_->stack->filter_attach(state_->stack, disk, RecordFilter::ops(), filter.get());
   if (error != 0) {
@@ -132,6 +147,7 @@ int Probe::addDisk(sm_disk* disk) {
 }
 
 int Probe::addDevice(sm_device* device) {
+  if (state_->observer) return 0;
   const DeviceKey key = state_->map->internDevice(device->name);
   if (!state_->correlator->watchDevice(key, (device->flags & SM_DEVICE_SHARED) != 0)) return -EEXIST;
   auto tap = std::make_unique<Tap>(*state_->correlator, key);
@@ -222,7 +238,8 @@ void Probe::subscribe(EventRing* ring, void (*wake)(void*), void* context) {
 
 ProbeCounters Probe::counters() const {
   const CorrelatorCounters from = state_->correlator->counters();
-  return {from.recorded, from.unrecorded, from.evidenceLost, from.taintOverflow, from.losses};
+  return {from.recorded,      from.unrecorded, from.evidenceLost,
+          from.taintOverflow, from.losses,     state_->correlator->observedCounters()};
 }
 
 Interposer* Probe::on(const sm_device* device) const {
@@ -239,9 +256,18 @@ std::shared_ptr<const Correlator> Probe::owners() const {
 
 DiskKey Probe::keyOf(const DiskName& disk) { return state_->map->internDisk(disk); }
 
+std::vector<std::string> Probe::notices() const {
+  std::vector<std::string> all = state_->unseen;
+  if (!state_->observer) return all;
+  for (std::string& notice : state_->observer->notices()) all.push_back(std::move(notice));
+  return all;
+}
+
 int Probe::detach(uint64_t timeout) {
   const Deadline deadline(timeout);
   int result = 0;
+  const auto observed = state_->observer ? state_->observer->devices() : std::vector<DeviceKey>{};
+  for (const DeviceKey device : observed) state_->correlator->leaveDevice(device);
   // Rule 7: all are stale before the first is out of sight.
   for (auto& point : state_->disks) state_->correlator->leaveDisk(point.key);
   for (auto& point : state_->devices) state_->correlator->leaveDevice(point.key);
@@ -251,6 +277,8 @@ int Probe::detach(uint64_t timeout) {
   while (!state_->devices.empty()) {
     if (int error = state_->removeDevice(state_->devices.size() - 1, deadline)) result = error;
   }
+  if (state_->observer) state_->observer->end();
+  for (const DeviceKey device : observed) state_->correlator->unwatchDevice(device);
   state_->correlator->subscribe(nullptr, nullptr, nullptr);
   if (std::exchange(state_->ownsLock, false)) state_->map->mutex().disown();
   return result;
@@ -259,7 +287,7 @@ int Probe::detach(uint64_t timeout) {
 std::vector<AssociationInfo> associations() {
   std::vector<AssociationInfo> out;
   for (const AssociationSpec& spec : associationRegistry()) {
-    out.push_back({spec.name, spec.carrier, namesOf(spec.correlations)});
+    out.push_back({spec.name, spec.carrier, namesOf(spec.correlations), spec.kernel});
   }
   return out;
 }

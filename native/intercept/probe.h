@@ -8,10 +8,12 @@
 
 #include <stratamap/services.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "correlate/observed.h"
 #include "map/address_map.h"
 #include "map/event_ring.h"
 
@@ -26,6 +28,12 @@ struct ProbeOptions {
   uint32_t capacity = 65536;           // contexts in flight, and pieces of evidence; 64 … 2^22
   uint32_t slots = 65536;              // requests followed at once, recorded or not; at least `capacity`
   uint64_t shadowBytes = 16ull << 20;  // room for copies of what reads brought up, until it is compared
+  // Of `hint`: the image file of a disk, empty where it has none (then the probe does not see the disk); and the levels
+  // of the best-effort class whose hints are used.
+  std::function<std::string(const sm_disk*)> fileOf;
+  std::vector<uint16_t> levels{4};
+  // Of `hint`: only what the map does not know for certain, or has not seen for so long (ns), is tagged; 0: everything.
+  uint64_t maxAge = 0;
 };
 
 struct ProbeCounters {
@@ -34,6 +42,7 @@ struct ProbeCounters {
   uint64_t evidenceLost = 0;   // requests below for which there was no room
   uint64_t taintOverflow = 0;  // requests given up whole because too many parts of them were in doubt
   uint64_t losses = 0;         // events that were never seen: rule 7 began anew
+  ObservedCounters observed;   // of `hint`
 };
 
 class Probe {
@@ -62,6 +71,8 @@ class Probe {
   void subscribe(EventRing* ring, void (*wake)(void* context), void* context);
 
   ProbeCounters counters() const;
+  // What the user should know, one sentence each: that some disk or device is not mapped, and why.
+  std::vector<std::string> notices() const;
 
   // For policies (rule 11). The probe's interposer of a device, null where it has none.
   Interposer* on(const sm_device* device) const;
@@ -84,6 +95,7 @@ class Probe {
 struct AssociationInfo {
   std::string name, carrier;
   std::vector<std::string> correlations;
+  bool kernel = false;  // through the kernel's stack, beneath this process
 };
 std::vector<AssociationInfo> associations();
 

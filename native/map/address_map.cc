@@ -65,11 +65,13 @@ size_t AddressMap::deviceCount() const {
 
 DeviceLedger AddressMap::deviceLedger(DeviceKey device) const {
   std::lock_guard lock(mutex_);
+  feed();
   return device < devices_.size() ? devices_[device]->ledger : DeviceLedger{};
 }
 
 Ledger AddressMap::ledger() const {
   std::lock_guard lock(mutex_);
+  feed();
   return ledger_;
 }
 
@@ -104,6 +106,17 @@ bool AddressMap::alone(DiskKey disk, Range virt, Forward* value) const {
 
 bool AddressMap::holds(DiskKey disk, Range virt, Place place) const {
   return disks_[disk]->layers[0].is(virt, {place, State::kMapped}) && !inUpperLayers(disk, virt, place);
+}
+
+bool AddressMap::mappedPlaces(DiskKey disk, Range virt, std::vector<Mapping>* out) const {
+  bool all = true;
+  for (const auto& layer : disks_[disk]->layers) {
+    layer.each(virt, [&](Range part, const Forward& value) {
+      all &= value.state == State::kMapped && !value.moving && !value.shared;
+      out->push_back({disk, part, value.place, value.state});
+    });
+  }
+  return all;
 }
 
 namespace {

@@ -88,6 +88,14 @@ class AddressMap {
   // The known extents of a disk from `offset` on, at most `limit`, as they are at one instant. Go on behind the last.
   std::vector<VirtualExtent> extents(DiskKey disk, uint64_t offset, size_t limit) const;
 
+  // What has happened, but was not told yet, is told by `feed(context)`, under the lock, before a question is answered.
+  // Null: nobody has anything to tell. Locked.
+  void feedFrom(void (*feed)(void* context), void* context) { feed_ = feed, feedContext_ = context; }
+  void feed() const {
+    if (feed_) [[unlikely]]
+      feed_(feedContext_);
+  }
+
   DeviceLedger deviceLedger(DeviceKey device) const;
   Ledger ledger() const;
 
@@ -95,6 +103,9 @@ class AddressMap {
   BiasedLock& mutex() const { return mutex_; }
   // Whether [virt) is mapped to exactly `place`, alone, without flags: then evidence for it changes nothing.
   bool holds(DiskKey disk, Range virt, Place place) const;
+  // Appends the places of [virt), and returns true, where each of them is mapped, not moving and not shared; false, and
+  // anything, elsewhere. Bytes without a place are not told.
+  bool mappedPlaces(DiskKey disk, Range virt, std::vector<Mapping>* out) const;
   // `shared`: the flag of that name, for good.
   void add(DiskKey disk, Range virt, Place place, State state, bool shared = false);
   void removeVirtual(DiskKey disk, Range virt);
@@ -208,6 +219,8 @@ class AddressMap {
   std::vector<std::unique_ptr<Device>> devices_;
   std::vector<Range> found_;  // of eraseForward, eraseReverse and updatePhysical
   Changes* changes_ = nullptr;
+  void (*feed_)(void*) = nullptr;
+  void* feedContext_ = nullptr;
   Ledger ledger_;
 };
 

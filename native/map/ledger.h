@@ -9,8 +9,8 @@ namespace sm {
 
 struct Tally {
   uint64_t operations = 0, bytes = 0;
-  void add(uint64_t length) {
-    ++operations;
+  void add(uint64_t length, uint64_t count = 1) {
+    operations += count;
     bytes += length;
   }
 };

@@ -51,6 +51,7 @@ std::vector<Cell> cells() {
   uint64_t number = first, seed = first * 10'000, count = 0;
   for (const VolumeKind& volume : volumeKinds()) {
     for (const sm::AssociationInfo& association : sm::associations()) {
+      if (association.kernel) continue;
       for (const std::string& correlation : association.correlations) {
         for (size_t medium = 0; medium < onto.size(); ++medium) {
           for (size_t depth = 0; depth < std::size(kDepths); ++depth) {

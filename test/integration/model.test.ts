@@ -43,8 +43,8 @@ type Step =
   | { kind: 'detach' }
   | { kind: 'reopen' };
 
-const kinds = Object.entries(associations()).flatMap(([association, { correlations }]) =>
-  correlations.map((correlation) => ({ association: association as Association, correlation })),
+const kinds = Object.entries(associations()).flatMap(([association, { correlations, kernel }]) =>
+  kernel ? [] : correlations.map((correlation) => ({ association: association as Association, correlation })),
 );
 
 const range = fc

@@ -1,0 +1,153 @@
+// Where the bytes of a request went through the kernel, by its trail: the exact rule of observed.h, level by level.
+#include <algorithm>
+
+#include "correlate/correlator.h"
+#include "correlate/hint.h"
+#include "correlate/observed.h"
+
+namespace sm {
+
+namespace {
+
+uint64_t lengthOf(const std::vector<Observed::Step>& steps) {
+  uint64_t sum = 0;
+  for (const Observed::Step& step : steps) sum += step.phys.length();
+  return sum;
+}
+
+// Records of several CPUs come nearly in the order of time.
+void inOrder(std::vector<Observed::Step>* steps) {
+  std::stable_sort(steps->begin(), steps->end(), [](const auto& a, const auto& b) { return a.time < b.time; });
+}
+
+// A request that a driver could not take at once is issued again: the last time counts.
+void dropReissued(std::vector<Observed::Step>* issues) {
+  for (size_t i = issues->size(); i-- > 0;) {
+    const Range phys = (*issues)[i].phys;
+    const auto again = [&](const Observed::Step& step) {
+      return step.phys.begin == phys.begin && step.phys.end == phys.end;
+    };
+    const auto end = issues->begin() + static_cast<ptrdiff_t>(i);
+    const auto from = std::remove_if(issues->begin(), end, again);
+    i -= static_cast<size_t>(end - from);
+    issues->erase(from, end);
+  }
+}
+
+}  // namespace
+
+// At the completion of a request, before it is resolved: all that the kernel did for it has ended, and was told.
+void Correlator::settleObserved(uint32_t slot, bool succeeded) {
+  Context& context = contexts_[slot];
+  const uint64_t time = now();
+  eachEvidence(slot, [&](uint32_t, Evidence& evidence, int) {
+    evidence.done = true;
+    evidence.ok = succeeded;
+    evidence.landedAt = time;
+    if (evidence.adrift || !sm_op_modifies(evidence.op)) return;
+    ActiveRanges& active = *devices_[evidence.device].active;
+    active.landed(evidence.position);
+    if (evidence.demoted) active.decided(evidence.position);
+  });
+  context.lastCompleted = time;
+  if (context.predicted) return settlePredicted(slot);
+  if (!succeeded || !context.recorded || !context.learns) return;
+  compose(context, observed_->trails[hints_->tagFor(slot)]);
+}
+
+void Correlator::compose(const Context& context, const Observed::Trail& trail) {
+  Observed& seen = *observed_;
+  const Observed::Chain& down = seen.chains[context.disk];
+  const std::vector<DeviceKey>& chain = down.devices;
+  for (const Observed::Step& step : trail) {
+    if (std::find(chain.begin(), chain.end(), step.device) != chain.end()) continue;
+    ++seen.counters.foreign;
+    return;
+  }
+  seen.lower.assign(1, {context.virt, 0});  // the request itself, above all levels
+  for (size_t level = 0; level < down.trusted; ++level) {
+    seen.starts.clear();
+    for (const Observed::Step& step : trail) {
+      if (step.device == chain[level] && step.evidence != kNoSlot) seen.starts.push_back(step);
+    }
+    const uint64_t bytes = lengthOf(seen.starts);
+    if (bytes != context.virt.length()) {
+      ++(bytes < context.virt.length() ? seen.counters.missing : seen.counters.excess);
+      return;
+    }
+    inOrder(&seen.starts);
+    seen.upper.swap(seen.lower);
+    seen.issues.clear();
+    if (level > 0 && !issuedInOrder(trail, chain[level - 1], bytes)) return;
+    if (!layPieces()) return;
+  }
+  ++seen.counters.composed;
+  if (seen.halfAge != 0) freshnessOf(context.disk).confirm(context.virt, halfNow());
+}
+
+// Brings what was laid on the upper device into the order in which it was issued there.
+bool Correlator::issuedInOrder(const Observed::Trail& trail, DeviceKey device, uint64_t bytes) {
+  Observed& seen = *observed_;
+  for (const Observed::Step& step : trail) {
+    if (step.device == device && step.evidence == kNoSlot) seen.issues.push_back(step);
+  }
+  inOrder(&seen.issues);
+  dropReissued(&seen.issues);
+  const uint64_t issued = lengthOf(seen.issues);
+  if (issued != bytes) {
+    ++(issued < bytes ? seen.counters.missing : seen.counters.excess);
+    return false;
+  }
+  std::sort(seen.upper.begin(), seen.upper.end(),
+            [](const auto& a, const auto& b) { return a.phys.begin < b.phys.begin; });
+  seen.lower.clear();
+  for (const Observed::Step& issue : seen.issues) {
+    auto laid = std::upper_bound(seen.upper.begin(), seen.upper.end(), issue.phys.begin,
+                                 [](uint64_t offset, const Observed::Laid& each) { return offset < each.phys.begin; });
+    if (laid != seen.upper.begin()) --laid;
+    for (uint64_t at = issue.phys.begin; at < issue.phys.end; ++laid) {
+      if (laid == seen.upper.end() || laid->phys.begin > at || laid->phys.end <= at) {
+        ++seen.counters.missing;
+        return false;
+      }
+      const uint64_t end = std::min(laid->phys.end, issue.phys.end);
+      seen.lower.push_back({{at, end}, laid->at + (at - laid->phys.begin)});
+      at = end;
+    }
+  }
+  seen.upper.swap(seen.lower);
+  return true;
+}
+
+// Lays the pieces of a level, one behind the other, over what stands above it, and gives each its evidence's positions.
+bool Correlator::layPieces() {
+  Observed& seen = *observed_;
+  seen.lower.clear();
+  size_t above = 0;
+  uint64_t used = 0;  // bytes of upper[above]
+  size_t issue = 0;   // the piece's, where there are issues
+  uint64_t left = seen.issues.empty() ? UINT64_MAX : seen.issues[0].phys.length();
+  for (const Observed::Step& step : seen.starts) {
+    // A loop device passes each request on by itself.
+    if (left == 0) left = seen.issues[++issue].phys.length();
+    if (step.phys.length() > left) {
+      ++seen.counters.crossing;
+      return false;
+    }
+    if (!seen.issues.empty()) left -= step.phys.length();
+    Evidence& evidence = evidence_[step.evidence];
+    evidence.located = true;
+    for (uint64_t done = 0; done < step.phys.length();) {
+      const Observed::Laid& laid = seen.upper[above];
+      const uint64_t part = std::min(laid.phys.length() - used, step.phys.length() - done);
+      evidence.addPiece({done, laid.at + used, part});
+      seen.lower.push_back({{step.phys.begin + done, step.phys.begin + done + part}, laid.at + used});
+      done += part;
+      used += part;
+      if (used == laid.phys.length()) ++above, used = 0;
+    }
+  }
+  return true;
+}
+
+}  // namespace sm

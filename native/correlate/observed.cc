@@ -1,0 +1,161 @@
+// The point below, where it is the kernel's: what its block layer tells, as it happens (observed.h).
+#include "correlate/observed.h"
+
+#include <algorithm>
+
+#include "correlate/correlator.h"
+#include "correlate/hint.h"
+
+namespace sm {
+
+void Correlator::followDisk(DiskKey disk, std::vector<DeviceKey> chain, size_t trusted) {
+  std::lock_guard lock(map_.mutex());
+  auto& chains = observed_->chains;
+  if (chains.size() <= disk) chains.resize(disk + 1);
+  chains[disk] = {std::move(chain), trusted};
+}
+
+void Correlator::observeDevice(DeviceKey device, uint64_t since) {
+  std::lock_guard lock(map_.mutex());
+  DeviceState& state = devices_[device];
+  state.observed = true;
+  state.quiet = state.settled = false;
+  state.observedSince = since;
+  state.since = Watched::kNever;  // until entered
+  if (observed_->strays.size() > device) return;
+  observed_->strays.resize(device + 1);
+  observed_->expected.resize(device + 1);
+}
+
+ObservedCounters Correlator::observedCounters() const {
+  std::lock_guard lock(map_.mutex());
+  return observed_ ? observed_->counters : ObservedCounters{};
+}
+
+// Rule 7, where nobody tells what else is in flight: of what had started before `time`, nothing is any more.
+void Correlator::quiet(DeviceKey device, uint64_t time) {
+  Observed::Strays& strays = observed_->strays[device];
+  DeviceState& state = devices_[device];
+  if (!state.quiet && time >= state.observedSince) {
+    state.quiet = true;
+    tryLearning();
+  }
+  if (strays.last <= time) strays.everywhere = false;
+  clean_.clear();
+  strays.ranges.each({0, UINT64_MAX}, [&](Range part, const Observed::Tick& since) {
+    if (since.tick < Observed::Tick::of(time).tick) clean_.push_back(part);
+  });
+  for (Range part : clean_) strays.ranges.erase(part);
+}
+
+bool Correlator::awaitsQuiet(DeviceKey device) const {
+  const Observed::Strays& strays = observed_->strays[device];
+  return !devices_[device].quiet || strays.everywhere || strays.ranges.size() > 0;
+}
+
+// What has not been told may be in flight still.
+void Correlator::mustBeQuiet() {
+  for (DeviceState& device : devices_) {
+    if (!device.watched || !device.observed) continue;
+    device.quiet = device.settled = false;
+    device.observedSince = stack_->now(stack_);
+    device.since = settleStamp_;
+    unsettled_ = true;
+  }
+}
+
+void Correlator::beginTrail(uint32_t slot) {
+  Observed& seen = *observed_;
+  const uint16_t tag = hints_->tagFor(slot);
+  if (seen.trails.empty()) {
+    seen.trails.resize(HintAssociation::kTags);
+    seen.liveAt.resize(HintAssociation::kTags);
+  }
+  seen.trails[tag].clear();
+  seen.liveAt[tag] = static_cast<uint32_t>(seen.live.size());
+  seen.live.push_back(tag);
+}
+
+void Correlator::endTrail(uint32_t slot) {
+  Observed& seen = *observed_;
+  const uint32_t at = seen.liveAt[hints_->tagFor(slot)];
+  seen.live[at] = seen.live.back();
+  seen.liveAt[seen.live[at]] = at;
+  seen.live.pop_back();
+}
+
+// A merge does not tell its priority; but only what has the same one is merged.
+uint32_t Correlator::ownerOfMerged(const BlockIo& io) const {
+  for (const uint16_t tag : observed_->live) {
+    for (const Observed::Step& step : observed_->trails[tag]) {
+      if (step.device != io.device || step.evidence == kNoSlot) continue;
+      if (io.kind == BlockIo::kBackMerge ? step.phys.end == io.phys.begin : step.phys.begin == io.phys.end) {
+        return hints_->contextOf(HintAssociation::priorityOf(tag));
+      }
+    }
+  }
+  return Association::kNone;
+}
+
+void Correlator::happened(const BlockIo& io) {
+  DeviceState& state = devices_[io.device];
+  if (!state.watched) return;
+  const bool merged = io.kind == BlockIo::kBackMerge || io.kind == BlockIo::kFrontMerge;
+  const uint32_t owner = merged ? ownerOfMerged(io) : hints_->contextOf(io.ioprio);
+  const bool known = owner != Association::kNone && contexts_[owner].live;
+  if (io.kind == BlockIo::kIssue) {
+    if (known) observed_->trails[hints_->tagFor(owner)].push_back({io.time, io.phys, io.device, kNoSlot});
+    return;
+  }
+  if (io.op == SM_OP_FLUSH || io.phys.empty()) return state.ledger->fates[static_cast<int>(Fate::kControl)].add(0);
+  if (!known) return isExpected(io, merged) ? void() : strayed(io, merged);
+  const uint32_t slot = enterEvidence(io.op, io.phys, io.device);
+  state.ledger->fates[static_cast<int>(Fate::kAttributed)].add(io.phys.length(), merged ? 0 : 1);
+  if (slot == kNoSlot) {
+    contexts_[owner].lostEvidence = true;
+    ++counters_.evidenceLost;
+    if (sm_op_modifies(io.op)) tookPlace(io);
+    return;
+  }
+  Evidence& evidence = evidence_[slot];
+  taintByStrays(&evidence);
+  own(slot, owner);
+  if (io.op == contexts_[owner].op) {
+    observed_->trails[hints_->tagFor(owner)].push_back({io.time, io.phys, io.device, slot});
+  } else {
+    evidence.unfit = true;
+    ++observed_->counters.foreign;
+  }
+}
+
+// Nobody's that is known (rules 4 and 5).
+void Correlator::strayed(const BlockIo& io, bool merged) {
+  devices_[io.device].ledger->fates[static_cast<int>(Fate::kUnattributed)].add(io.phys.length(), merged ? 0 : 1);
+  if (!sm_op_modifies(io.op)) return map_.moving(io.device, io.phys);
+  if (io.op == SM_OP_DISCARD) map_.removePhysical(io.device, io.phys);
+  tookPlace(io);
+}
+
+void Correlator::taintByStrays(Evidence* evidence) {
+  const Observed::Strays& strays = observed_->strays[evidence->device];
+  if (strays.everywhere) evidence->unfit = true;
+  strays.ranges.each(evidence->phys, [&](Range part, const Observed::Tick&) { taint(&evidence->taints, part); });
+}
+
+// A modification that has no evidence: it takes from all others what they would teach, until it has ended.
+void Correlator::tookPlace(const BlockIo& io) {
+  map_.stalePhysical(io.device, io.phys);
+  modifies(io.device, io.phys, nullptr);
+  doubtExpected(io.device);
+  Observed::Strays& strays = observed_->strays[io.device];
+  strays.last = std::max(strays.last, io.time);
+  if (strays.everywhere) return;
+  strays.ranges.assign(io.phys, Observed::Tick::of(io.time));
+  if (strays.ranges.size() <= Observed::kMostStrays) return;
+  strays.everywhere = true;
+  strays.ranges.erase({0, UINT64_MAX});
+  devices_[io.device].active->overlapping(
+      {0, UINT64_MAX}, [&](ActiveRanges::Ref ref, Range) { evidence_[ref & ActiveRanges::kSlot].unfit = true; });
+}
+
+}  // namespace sm

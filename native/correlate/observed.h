@@ -1,0 +1,111 @@
+// What the kernel's block layer tells, where it stands in for the dispatch tables: starts, merges and issues of I/O on
+// whole block devices, in the order of time, and only that. Lengths and order take the place of addresses: rule 6, "in
+// the kernel path lengths that sum up count under its own rule".
+//
+// The exact rule: of one tag on one device the pieces that were started (and bios merged into them), in the order of
+// time, are the request's bytes in ascending order, if their lengths add up to its length. On the device beneath a loop
+// device they are the bytes of what was issued on the upper one, in the order in which it was issued. What does not add
+// up teaches nothing and is counted.
+//
+// Nobody tells reliably when something that is not ours has ended. A modification without a tag is a stray: from its
+// start on, no other of the same bytes teaches, until the device was seen to have none in flight.
+//
+// Thread contract: none; guarded by the map's lock. Invariants: a trail holds the steps of one tag, from its marking to
+// its completion; `live` the tags of those that are marked.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "correlate/evidence.h"
+#include "correlate/freshness.h"
+#include "map/active_ranges.h"
+#include "map/address_map.h"
+#include "map/ordered_extents.h"
+#include "map/types.h"
+
+namespace sm {
+
+struct BlockIo {
+  enum Kind : uint8_t { kStart, kBackMerge, kFrontMerge, kIssue };
+  Kind kind = kStart;
+  uint8_t op = 0;       // enum sm_op
+  uint16_t ioprio = 0;  // of a start or an issue
+  DeviceKey device = kNoKey;
+  Range phys;         // bytes of the whole device
+  uint64_t time = 0;  // ns of CLOCK_MONOTONIC
+};
+
+struct ObservedCounters {
+  uint64_t composed = 0;   // requests whose pieces added up, on every level
+  uint64_t missing = 0;    // requests with a level on which bytes were missing
+  uint64_t excess = 0;     // requests with a level on which there were more bytes than asked for
+  uint64_t crossing = 0;   // requests with a piece below that lay across two issues above it
+  uint64_t foreign = 0;    // pieces of another operation, or on another device, than their request's
+  uint64_t predicted = 0;  // requests without a tag that went where the map said
+  uint64_t astray = 0;     // requests without a tag that cannot be said to have gone there
+};
+
+struct Observed {
+  static constexpr size_t kMostStrays = 1 << 14;  // ranges for each device
+
+  // The end of what is not ours, in ticks of 2^24 ns (17 ms) so that neighbours join.
+  struct Tick {
+    uint64_t tick = 0;
+    static Tick of(uint64_t time) { return {time >> 24}; }
+    Tick advanced(uint64_t) const { return *this; }
+    bool operator==(const Tick&) const = default;
+  };
+  struct Step {
+    uint64_t time;
+    Range phys;
+    DeviceKey device;
+    uint32_t evidence;  // kNoSlot: it was issued
+  };
+  using Trail = std::vector<Step>;
+  // Bytes [phys) of a device are the request's from `at` on.
+  struct Laid {
+    Range phys;
+    uint64_t at;
+  };
+  struct Chain {
+    std::vector<DeviceKey> devices;  // top first
+    size_t trusted = 0;              // of them, from the top
+  };
+  struct Strays {
+    OrderedExtents<Tick> ranges;
+    bool everywhere = false;  // there were too many
+    uint64_t last = 0;        // ns: when the last one started
+  };
+
+  std::vector<Trail> trails;     // by tag
+  std::vector<uint16_t> live;    // tags
+  std::vector<uint32_t> liveAt;  // by tag: where it stands in `live`
+  std::vector<Chain> chains;     // by disk
+  std::vector<Strays> strays;    // by device
+
+  // What requests without a tag are expected to do (predict.cc).
+  struct Expectation {
+    uint32_t context = kNoSlot;
+    uint8_t op = 0;
+    bool doubted = false;
+    DeviceKey device = kNoKey;
+    Range phys;
+    uint64_t at = 0, seen = 0;  // bytes: where in the request it begins; how much of it has come
+    uint32_t position = 0;      // in `expected`
+    uint32_t next = kNoSlot;    // of the same request
+  };
+  uint64_t halfAge = 0;  // ns; 0: every request is tagged
+  Slots<Expectation> expectations{1 << 20};
+  std::vector<ActiveRanges> expected;  // by device
+  std::vector<Freshness> freshness;    // by disk
+  std::vector<Mapping> places;         // scratch
+  std::vector<uint32_t> matched;       // scratch
+
+  ObservedCounters counters;
+  // Scratch.
+  std::vector<Step> starts, issues;
+  std::vector<Laid> upper, lower;
+};
+
+}  // namespace sm

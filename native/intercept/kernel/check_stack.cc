@@ -1,0 +1,127 @@
+// Whether the way down to the devices keeps priorities and bytes: tried with a block of a file that has no name, in the
+// same folder as the disks. What a file system or a device in between changes (fscrypt, dm-crypt, compression), or
+// writes at another time (btrfs with checksums), is found out here, before a guest's first request.
+#include <fcntl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <utility>
+
+#include "correlate/hint.h"
+#include "intercept/kernel/observer.h"
+
+namespace sm {
+
+namespace {
+
+constexpr size_t kBlock = 4096;
+constexpr int kWhoProcess = 1;  // IOPRIO_WHO_PROCESS: the calling thread, by 0
+
+using Block = std::unique_ptr<std::byte, decltype(&std::free)>;
+Block makeBlock() { return {static_cast<std::byte*>(std::aligned_alloc(kBlock, kBlock)), std::free}; }
+
+class File {
+ public:
+  explicit File(int fd) : fd_(fd) {}
+  ~File() {
+    if (fd_ >= 0) close(fd_);
+  }
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+  int fd() const { return fd_; }
+
+ private:
+  const int fd_;
+};
+
+// Transfers a block with an I/O priority; 0 or a negative errno.
+template <class Transfer>
+int withPriority(uint16_t priority, Transfer transfer) {
+  const long before = syscall(SYS_ioprio_get, kWhoProcess, 0);
+  if (syscall(SYS_ioprio_set, kWhoProcess, 0, priority) != 0) return -errno;
+  const ssize_t moved = transfer();
+  const int result = moved == ssize_t(kBlock) ? 0 : moved < 0 ? -errno : -EIO;
+  syscall(SYS_ioprio_set, kWhoProcess, 0, before < 0 ? 0 : before);
+  return result;
+}
+
+// The bytes of a device in these places, one behind the other; false: they cannot be read.
+bool readPlaces(const std::string& device, const std::vector<Range>& places, std::byte* out) {
+  const File file(open(device.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC));
+  if (file.fd() < 0) return false;
+  const Block block = makeBlock();
+  for (const Range& place : places) {
+    if (pread(file.fd(), block.get(), place.length(), static_cast<off_t>(place.begin)) != ssize_t(place.length())) {
+      return false;
+    }
+    std::memcpy(out, block.get(), place.length());
+    out += place.length();
+  }
+  return true;
+}
+
+}  // namespace
+
+int Observer::checkStack(const std::string& folder, const BlockChain& chain, const std::vector<DeviceKey>& keys,
+                         size_t* trusted, std::string* found) {
+  *trusted = 0;
+  const File file(::open(folder.c_str(), O_TMPFILE | O_RDWR | O_DIRECT | O_CLOEXEC, 0600));
+  const Block block = makeBlock(), back = makeBlock();
+  std::random_device random;
+  for (size_t i = 0; i < kBlock / sizeof(unsigned); ++i) {
+    const unsigned word = random();
+    std::memcpy(block.get() + i * sizeof word, &word, sizeof word);
+  }
+  {
+    std::lock_guard lock(map_.mutex());
+    drain();
+    seen_.clear();
+    checked_ = checkPriority_;
+  }
+  int error =
+      file.fd() < 0 ? -errno : withPriority(checkPriority_, [&] { return pwrite(file.fd(), block.get(), kBlock, 0); });
+  std::vector<BlockIo> seen;
+  {
+    std::lock_guard lock(map_.mutex());
+    drain();
+    checked_ = 0;
+    seen.swap(seen_);
+  }
+  const std::string where = "nothing is mapped through " + folder;
+  if (error != 0) {
+    *found = where + ": no direct I/O can be tried there (" + std::strerror(-error) + ")";
+    return error;
+  }
+  for (; *trusted < chain.levels.size(); ++*trusted) {
+    const std::string& device = chain.levels[*trusted].path;
+    const std::string onto = *trusted == 0 ? where : where + " on to " + device;
+    std::vector<Range> places;
+    uint64_t bytes = 0;
+    for (const BlockIo& io : seen) {
+      if (io.device != keys[*trusted] || io.kind != BlockIo::kStart || io.op != SM_OP_WRITE) continue;
+      places.push_back(io.phys);
+      bytes += io.phys.length();
+    }
+    if (bytes != kBlock) {
+      *found = onto + ": writes reach " + device +
+               " without their I/O priority. That is so with btrfs's checksums and compression, and with loop devices "
+               "of kernels before 6.12.25";
+      return 0;
+    }
+    if (!readPlaces(device, places, back.get()) || std::memcmp(block.get(), back.get(), kBlock) != 0) {
+      *found =
+          onto + ": what is on " + device + " is not what was written: something in between encrypts or changes it";
+      return 0;
+    }
+  }
+  return 0;
+}
+
+}  // namespace sm

@@ -1,0 +1,198 @@
+#include "intercept/kernel/observer.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+#include <mutex>
+#include <utility>
+
+#include "correlate/hint.h"
+#include "sys/perf_rings.h"
+
+namespace sm {
+
+namespace {
+
+constexpr size_t kRingBytes = 2 << 20;   // for each CPU: 20,000 records or so
+constexpr int kSoon = 10, kLater = 200;  // ms between two looks
+// How long a request may be on its way from being told to being counted as in flight, ns.
+constexpr uint64_t kMargin = 50'000'000;
+
+uint64_t clockNow() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return uint64_t(now.tv_sec) * 1'000'000'000 + uint64_t(now.tv_nsec);
+}
+
+std::string onlineCpus() {
+  std::string line;
+  std::getline(std::ifstream("/sys/devices/system/cpu/online"), line);
+  return line;
+}
+
+}  // namespace
+
+Observer::Observer(AddressMap& map, Correlator& correlator) : map_(map), correlator_(correlator) {}
+
+int Observer::open(AddressMap& map, Correlator& correlator, const std::vector<uint16_t>& levels,
+                   std::unique_ptr<Observer>* out, std::string* why) {
+  std::unique_ptr<Observer> observer(new Observer(map, correlator));
+  if (const int error = observer->decoder_.open(why)) return error;
+  if (const int error = observer->ranges_.acquire(HintRanges::kLockFile, why)) return error;
+  std::vector<uint16_t> tags;
+  for (const uint16_t level : levels) {
+    for (const uint16_t hint : observer->ranges_.hints()) tags.push_back(HintAssociation::tagOf(hint, level));
+  }
+  observer->checkPriority_ = HintAssociation::priorityOf(tags.back());
+  tags.pop_back();
+  observer->online_ = onlineCpus();
+  observer->rings_ = std::make_unique<PerfRings>(kRingBytes);
+  {
+    std::lock_guard lock(map.mutex());
+    correlator.hints()->give(tags);
+    map.feedFrom([](void* context) { static_cast<Observer*>(context)->drain(); }, observer.get());
+  }
+  observer->tender_ = std::thread([self = observer.get()] { self->tend(); });
+  *out = std::move(observer);
+  return 0;
+}
+
+Observer::~Observer() { end(); }
+
+void Observer::end() {
+  if (!tender_.joinable()) return;
+  ending_ = true;
+  rings_->wake();
+  tender_.join();
+  std::lock_guard lock(map_.mutex());
+  map_.feedFrom(nullptr, nullptr);
+}
+
+int Observer::observe(const BlockLevel& level, bool lowest, DeviceKey* key, std::string* why) {
+  const uint32_t number = TraceDecoder::numberOf(level.device);
+  for (const Device& device : devices_) {
+    if (device.number != number) continue;
+    *key = device.key;
+    return 0;
+  }
+  *key = map_.internDevice(level.path);
+  if (!correlator_.watchDevice(*key, false)) {
+    *why = level.path + " is observed by another probe with this map";
+    return -EEXIST;
+  }
+  correlator_.observeDevice(*key, UINT64_MAX);
+  // Only what passes on to another device beneath has to be seen issued.
+  std::vector<uint64_t> tracepoints = decoder_.tracepoints();
+  if (lowest) tracepoints.pop_back();
+  int error;
+  {
+    std::lock_guard lock(map_.mutex());
+    devices_.push_back({level, number, *key});
+    error = rings_->add(tracepoints, "dev == " + std::to_string(number), why);
+    if (error != 0) devices_.pop_back();
+  }
+  if (error != 0) {
+    correlator_.unwatchDevice(*key);
+  } else {
+    correlator_.observeDevice(*key, clockNow());
+  }
+  return error;
+}
+
+int Observer::watch(DiskKey disk, const std::string& file, std::string* why) {
+  BlockChain chain;
+  if (const int error = findBlockChain(file, &chain, why)) return error;
+  std::vector<DeviceKey> keys;
+  for (const BlockLevel& level : chain.levels) {
+    DeviceKey key;
+    if (const int error = observe(level, &level == &chain.levels.back(), &key, why)) return error;
+    keys.push_back(key);
+  }
+  size_t trusted = 0;
+  std::string found;
+  checkStack(std::filesystem::path(file).parent_path(), chain, keys, &trusted, &found);
+  if (!found.empty()) say(found);
+  correlator_.followDisk(disk, std::move(keys), trusted);
+  return 0;
+}
+
+void Observer::say(const std::string& notice) {
+  std::lock_guard lock(map_.mutex());
+  if (std::find(notices_.begin(), notices_.end(), notice) == notices_.end()) notices_.push_back(notice);
+}
+
+std::vector<DeviceKey> Observer::devices() const {
+  std::lock_guard lock(map_.mutex());
+  std::vector<DeviceKey> keys;
+  for (const Device& device : devices_) keys.push_back(device.key);
+  return keys;
+}
+
+std::vector<std::string> Observer::notices() const {
+  std::lock_guard lock(map_.mutex());
+  return notices_;
+}
+
+// Under the map's lock.
+void Observer::drain() {
+  if (!rings_->pending()) return;
+  const uint64_t lost = rings_->drain([this](const PerfRings::Record& record) {
+    BlockIo io;
+    uint32_t number;
+    if (!decoder_.decode(record.data, &number, &io)) return;
+    for (const Device& device : devices_) {
+      if (device.number != number) continue;
+      io.device = device.key;
+      io.time = record.time;
+      if (io.ioprio == checked_ && checked_ != 0) [[unlikely]]
+        seen_.push_back(io);
+      return correlator_.happened(io);
+    }
+  });
+  if (lost > 0) correlator_.lostLocked();
+}
+
+// What had begun before a device was seen without a write has ended; so has, on a device that is never without one,
+// what its time ran out for long ago.
+void Observer::lookForQuiet() {
+  std::vector<Device> waiting;
+  {
+    std::lock_guard lock(map_.mutex());
+    for (const Device& device : devices_) {
+      if (correlator_.awaitsQuiet(device.key)) waiting.push_back(device);
+    }
+  }
+  for (const Device& device : waiting) {
+    const uint64_t time = clockNow();
+    uint64_t writes = 0;
+    const bool idle = writesInFlight(device.level.device, &writes) && writes == 0;
+    const uint64_t margin = idle ? kMargin : 2 * requestTimeout(device.level.device);
+    if (time < margin) continue;
+    std::lock_guard lock(map_.mutex());
+    drain();
+    correlator_.quiet(device.key, time - margin);
+  }
+}
+
+void Observer::tend() {
+  bool soon = true;
+  while (!ending_) {
+    rings_->wait(soon ? kSoon : kLater);
+    if (ending_) break;
+    if (!blinded_) lookForQuiet();
+    const bool moreCpus = !blinded_ && onlineCpus() != online_;
+    std::lock_guard lock(map_.mutex());
+    drain();
+    soon = !blinded_ && std::any_of(devices_.begin(), devices_.end(),
+                                    [this](const Device& device) { return correlator_.awaitsQuiet(device.key); });
+    if (!moreCpus) continue;
+    // What starts there is not told; without a device that is quiet nothing is learned any more.
+    blinded_ = true;
+    correlator_.lostLocked();
+    notices_.push_back("CPUs came or went: what new ones start is not seen. Detach the probe and attach it again");
+  }
+}
+
+}  // namespace sm

@@ -1,0 +1,80 @@
+// The block layer's observer: what stands in for the probe's interposers where the stack is the kernel's. It takes
+// trace records out of the rings, under the map's lock and wherever somebody needs to know what has happened (a
+// completion, a question to the map), and tells the correlator. A thread of its own empties rings that nobody else
+// does, and sees when a device is quiet.
+//
+// Thread contract: open, watch, forget and ~Observer from any thread that is not an I/O thread, one at a time, without
+// the map's lock. Invariants: `devices_` and the rings are used under the map's lock alone; what is told is in the
+// order of time as far as the rings had it.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "correlate/correlator.h"
+#include "intercept/kernel/block_chain.h"
+#include "intercept/kernel/hint_ranges.h"
+#include "intercept/kernel/trace_decoder.h"
+#include "map/address_map.h"
+
+namespace sm {
+
+class PerfRings;
+
+class Observer {
+ public:
+  // 0, or a negative errno where the machine does not let it; `why` then says what is missing. `levels`: those of the
+  // best-effort class whose hints are used.
+  static int open(AddressMap& map, Correlator& correlator, const std::vector<uint16_t>& levels,
+                  std::unique_ptr<Observer>* out, std::string* why);
+  ~Observer();
+
+  // Observes the devices beneath the file of a disk that the correlator watches. 0, or -ENOTBLK and others, where there
+  // is nothing to observe; `why` then says so.
+  int watch(DiskKey disk, const std::string& file, std::string* why);
+  // Before the correlator no longer watches anything.
+  void end();
+
+  // The devices that are observed.
+  std::vector<DeviceKey> devices() const;
+  // What the user should know. One sentence each.
+  std::vector<std::string> notices() const;
+
+ private:
+  struct Device {
+    BlockLevel level;
+    uint32_t number;  // as records have it
+    DeviceKey key;
+  };
+
+  Observer(AddressMap& map, Correlator& correlator);
+  void drain();
+  int observe(const BlockLevel& level, bool lowest, DeviceKey* key, std::string* why);
+  void say(const std::string& notice);
+  void tend();
+  void lookForQuiet();
+
+  AddressMap& map_;
+  Correlator& correlator_;
+  HintRanges ranges_;
+  TraceDecoder decoder_;
+  std::unique_ptr<PerfRings> rings_;
+  std::vector<Device> devices_;
+  std::vector<std::string> notices_;  // under the map's lock
+  std::string online_;                // CPUs, as the system lists them
+  bool blinded_ = false;              // there are more now, whose records nobody keeps
+  std::atomic<bool> ending_{false};
+  std::thread tender_;
+
+  // While the way down to the devices is checked (check_stack.cc).
+  int checkStack(const std::string& folder, const BlockChain& chain, const std::vector<DeviceKey>& keys,
+                 size_t* trusted, std::string* found);
+  uint16_t checkPriority_ = 0;  // kept for it
+  uint16_t checked_ = 0;        // the same while something is checked
+  std::vector<BlockIo> seen_;   // of that priority
+};
+
+}  // namespace sm
