@@ -98,6 +98,7 @@ uint64_t Correlator::submitted(sm_request* above, DiskKey disk) {
     ++counters_.unrecorded;
     ++blindAbove_;
     ++state.blind;
+    if (observed_) observed_->sample.taken = false;
     if (sm_op_modifies(above->op)) {
       map_.removeVirtual(disk, virt);
       state.active->overlapping(virt, [&](ActiveRanges::Ref ref, Range common) {
@@ -126,6 +127,7 @@ uint64_t Correlator::submitted(sm_request* above, DiskKey disk) {
   context.submitted = now();
   context.firstIssued = context.lastCompleted = 0;
   if (!virt.empty()) track(slot, &context, *state.active);
+  if (observed_ && sm_op_modifies(above->op)) observed_->sample.modified(disk, virt);
   buffers_.add(slot, hull);
   enlist(slot);
   record(slot, &context, above);

@@ -1,5 +1,6 @@
 // Where the bytes of a request went through the kernel, by its trail: the exact rule of observed.h, level by level.
 #include <algorithm>
+#include <cstring>
 
 #include "correlate/correlator.h"
 #include "correlate/hint.h"
@@ -52,10 +53,11 @@ void Correlator::settleObserved(uint32_t slot, bool succeeded) {
   context.lastCompleted = time;
   if (context.predicted) return settlePredicted(slot);
   if (!succeeded || !context.recorded || !context.learns) return;
-  compose(context, observed_->trails[hints_->tagFor(slot)]);
+  compose(slot, observed_->trails[hints_->tagFor(slot)]);
 }
 
-void Correlator::compose(const Context& context, const Observed::Trail& trail) {
+void Correlator::compose(uint32_t slot, const Observed::Trail& trail) {
+  const Context& context = contexts_[slot];
   Observed& seen = *observed_;
   const Observed::Chain& down = seen.chains[context.disk];
   const std::vector<DeviceKey>& chain = down.devices;
@@ -82,7 +84,36 @@ void Correlator::compose(const Context& context, const Observed::Trail& trail) {
     if (!layPieces()) return;
   }
   ++seen.counters.composed;
+  if (seen.sample.wanted && down.trusted > 0) keepSample(slot);
   if (seen.halfAge != 0) freshnessOf(context.disk).confirm(context.virt, halfNow());
+}
+
+// Keeps the first bytes of a request whose pieces nothing has tainted.
+void Correlator::keepSample(uint32_t slot) {
+  const Context& context = contexts_[slot];
+  Sample& sample = observed_->sample;
+  const Observed::Chain& down = observed_->chains[context.disk];
+  if (!context.taints.empty() || context.sharedBuffer || context.iovCount == 0) return;
+  uint64_t length = std::min(Sample::kMost, context.iov[0].iov_len);
+  sample.places.clear();
+  for (size_t level = 0; level < down.trusted; ++level) {
+    eachEvidence(slot, [&](uint32_t, const Evidence& evidence, int) {
+      if (evidence.device != down.devices[level] || !evidence.taints.empty() || evidence.unfit) return;
+      for (int i = 0; i < evidence.pieceCount; ++i) {
+        const Piece& piece = evidence.pieces[i];
+        if (piece.at != 0 || sample.places.size() != level) continue;
+        sample.places.push_back({evidence.device, evidence.phys.begin + piece.from});
+        length = std::min(length, piece.length);
+      }
+    });
+    if (sample.places.size() != level + 1) return;
+  }
+  std::memcpy(sample.bytes.data(), context.iov[0].iov_base, length);
+  sample.disk = context.disk;
+  sample.virt = {context.virt.begin, context.virt.begin + length};
+  sample.taken = true;
+  sample.wanted = false;
+  ++sample.number;
 }
 
 // Brings what was laid on the upper device into the order in which it was issued there.

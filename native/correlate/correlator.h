@@ -76,10 +76,18 @@ class Correlator {
   // Whether something waits for that.
   bool awaitsQuiet(DeviceKey device) const;
   HintAssociation* hints() const { return hints_; }
+  // Sampling: one is taken of a request that completes after a call of takeSample that returned false. What it says was
+  // true all the time if holdsStill, once, after the places were read. All under the map's lock.
+  bool takeSample(Sample* out);
+  bool holdsStill(const Sample& sample);
+  // From this device of the disk's chain on, top first, bytes are not what they were above.
+  void distrust(DiskKey disk, size_t level);
 
   // --- watching
   bool watchDisk(DiskKey disk);  // false: another probe watches it with this map
   bool watchDevice(DeviceKey device, bool shared);
+  // What has this I/O priority is done by us.
+  void ownPriority(uint16_t priority);
   // Of a device that is watched: the kernel tells what happens there, from `since` on (ns).
   void observeDevice(DeviceKey device, uint64_t since);
   // The devices beneath a disk, top first.
@@ -209,7 +217,8 @@ class Correlator {
 
   // compose.cc
   void settleObserved(uint32_t slot, bool succeeded);
-  void compose(const Context& context, const Observed::Trail& trail);
+  void compose(uint32_t slot, const Observed::Trail& trail);
+  void keepSample(uint32_t slot);
   bool issuedInOrder(const Observed::Trail& trail, DeviceKey device, uint64_t bytes);
   bool layPieces();
 

@@ -27,6 +27,11 @@ void Correlator::observeDevice(DeviceKey device, uint64_t since) {
   observed_->expected.resize(device + 1);
 }
 
+void Correlator::ownPriority(uint16_t priority) {
+  std::lock_guard lock(map_.mutex());
+  observed_->ownPriority = priority;
+}
+
 ObservedCounters Correlator::observedCounters() const {
   std::lock_guard lock(map_.mutex());
   return observed_ ? observed_->counters : ObservedCounters{};
@@ -51,6 +56,28 @@ void Correlator::quiet(DeviceKey device, uint64_t time) {
 bool Correlator::awaitsQuiet(DeviceKey device) const {
   const Observed::Strays& strays = observed_->strays[device];
   return !devices_[device].quiet || strays.everywhere || strays.ranges.size() > 0;
+}
+
+bool Correlator::takeSample(Sample* out) {
+  Sample& sample = observed_->sample;
+  if (!sample.taken) {
+    sample.wanted = true;
+    return false;
+  }
+  *out = sample;
+  return true;
+}
+
+bool Correlator::holdsStill(const Sample& sample) {
+  const bool still = observed_->sample.taken && observed_->sample.number == sample.number;
+  if (still) observed_->sample.taken = false;
+  return still;
+}
+
+void Correlator::distrust(DiskKey disk, size_t level) {
+  Observed::Chain& chain = observed_->chains[disk];
+  for (size_t i = level; i < chain.devices.size(); ++i) map_.staleDevice(chain.devices[i]);
+  chain.trusted = std::min(chain.trusted, level);
 }
 
 // What has not been told may be in flight still.
@@ -119,6 +146,7 @@ void Correlator::happened(const BlockIo& io) {
   }
   Evidence& evidence = evidence_[slot];
   taintByStrays(&evidence);
+  if (sm_op_modifies(io.op)) observed_->sample.modifiedPlace(io.device, io.phys);
   own(slot, owner);
   if (io.op == contexts_[owner].op) {
     observed_->trails[hints_->tagFor(owner)].push_back({io.time, io.phys, io.device, slot});
@@ -131,7 +159,10 @@ void Correlator::happened(const BlockIo& io) {
 // Nobody's that is known (rules 4 and 5).
 void Correlator::strayed(const BlockIo& io, bool merged) {
   devices_[io.device].ledger->fates[static_cast<int>(Fate::kUnattributed)].add(io.phys.length(), merged ? 0 : 1);
-  if (!sm_op_modifies(io.op)) return map_.moving(io.device, io.phys);
+  if (!sm_op_modifies(io.op)) {
+    if (io.ioprio == 0 || io.ioprio != observed_->ownPriority) map_.moving(io.device, io.phys);
+    return;
+  }
   if (io.op == SM_OP_DISCARD) map_.removePhysical(io.device, io.phys);
   tookPlace(io);
 }
@@ -144,6 +175,7 @@ void Correlator::taintByStrays(Evidence* evidence) {
 
 // A modification that has no evidence: it takes from all others what they would teach, until it has ended.
 void Correlator::tookPlace(const BlockIo& io) {
+  observed_->sample.modifiedPlace(io.device, io.phys);
   map_.stalePhysical(io.device, io.phys);
   modifies(io.device, io.phys, nullptr);
   doubtExpected(io.device);

@@ -19,6 +19,7 @@
 
 #include "correlate/evidence.h"
 #include "correlate/freshness.h"
+#include "correlate/sample.h"
 #include "map/active_ranges.h"
 #include "map/address_map.h"
 #include "map/ordered_extents.h"
@@ -103,6 +104,8 @@ struct Observed {
   std::vector<uint32_t> matched;       // scratch
 
   ObservedCounters counters;
+  Sample sample;
+  uint16_t ownPriority = 0;
   // Scratch.
   std::vector<Step> starts, issues;
   std::vector<Laid> upper, lower;

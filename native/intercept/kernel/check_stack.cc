@@ -41,26 +41,27 @@ class File {
   const int fd_;
 };
 
-// Transfers a block with an I/O priority; 0 or a negative errno.
+// Transfers `length` bytes with an I/O priority; 0 or a negative errno.
 template <class Transfer>
-int withPriority(uint16_t priority, Transfer transfer) {
+int withPriority(uint16_t priority, uint64_t length, Transfer transfer) {
   const long before = syscall(SYS_ioprio_get, kWhoProcess, 0);
   if (syscall(SYS_ioprio_set, kWhoProcess, 0, priority) != 0) return -errno;
   const ssize_t moved = transfer();
-  const int result = moved == ssize_t(kBlock) ? 0 : moved < 0 ? -errno : -EIO;
+  const int result = moved == ssize_t(length) ? 0 : moved < 0 ? -errno : -EIO;
   syscall(SYS_ioprio_set, kWhoProcess, 0, before < 0 ? 0 : before);
   return result;
 }
 
 // The bytes of a device in these places, one behind the other; false: they cannot be read.
-bool readPlaces(const std::string& device, const std::vector<Range>& places, std::byte* out) {
+bool readPlaces(const std::string& device, const std::vector<Range>& places, uint16_t priority, std::byte* out) {
   const File file(open(device.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC));
   if (file.fd() < 0) return false;
   const Block block = makeBlock();
   for (const Range& place : places) {
-    if (pread(file.fd(), block.get(), place.length(), static_cast<off_t>(place.begin)) != ssize_t(place.length())) {
-      return false;
-    }
+    const auto transfer = [&] {
+      return pread(file.fd(), block.get(), place.length(), static_cast<off_t>(place.begin));
+    };
+    if (withPriority(priority, place.length(), transfer) != 0) return false;
     std::memcpy(out, block.get(), place.length());
     out += place.length();
   }
@@ -68,6 +69,38 @@ bool readPlaces(const std::string& device, const std::vector<Range>& places, std
 }
 
 }  // namespace
+
+// A block of some request of late, against what stands in its places.
+void Observer::compareSample() {
+  Sample sample;
+  std::vector<std::string> paths;
+  std::string disk;
+  {
+    std::lock_guard lock(map_.mutex());
+    if (!correlator_.takeSample(&sample)) return;
+    for (const Place& place : sample.places) {
+      const auto device =
+          std::find_if(devices_.begin(), devices_.end(), [&](const Device& each) { return each.key == place.device; });
+      paths.push_back(device == devices_.end() ? "" : device->level.path);
+    }
+  }
+  // Direct I/O wants whole blocks.
+  const uint64_t length = sample.virt.length() / 512 * 512;
+  std::byte found[Sample::kMost];
+  size_t differs = 0;
+  while (differs < paths.size()) {
+    const uint64_t offset = sample.places[differs].offset;
+    if (!readPlaces(paths[differs], {{offset, offset + length}}, checkPriority_, found)) return;
+    if (std::memcmp(found, sample.bytes.data(), length) != 0) break;
+    ++differs;
+  }
+  std::lock_guard lock(map_.mutex());
+  drain();
+  if (!correlator_.holdsStill(sample) || differs == paths.size()) return;
+  correlator_.distrust(sample.disk, differs);
+  notices_.push_back("nothing is mapped on to " + paths[differs] +
+                     " any more: what is there is not what was written. Something in between changes it");
+}
 
 int Observer::checkStack(const std::string& folder, const BlockChain& chain, const std::vector<DeviceKey>& keys,
                          size_t* trusted, std::string* found) {
@@ -85,8 +118,9 @@ int Observer::checkStack(const std::string& folder, const BlockChain& chain, con
     seen_.clear();
     checked_ = checkPriority_;
   }
-  int error =
-      file.fd() < 0 ? -errno : withPriority(checkPriority_, [&] { return pwrite(file.fd(), block.get(), kBlock, 0); });
+  int error = file.fd() < 0
+                  ? -errno
+                  : withPriority(checkPriority_, kBlock, [&] { return pwrite(file.fd(), block.get(), kBlock, 0); });
   std::vector<BlockIo> seen;
   {
     std::lock_guard lock(map_.mutex());
@@ -115,7 +149,7 @@ int Observer::checkStack(const std::string& folder, const BlockChain& chain, con
                "of kernels before 6.12.25";
       return 0;
     }
-    if (!readPlaces(device, places, back.get()) || std::memcmp(block.get(), back.get(), kBlock) != 0) {
+    if (!readPlaces(device, places, checkPriority_, back.get()) || std::memcmp(block.get(), back.get(), kBlock) != 0) {
       *found =
           onto + ": what is on " + device + " is not what was written: something in between encrypts or changes it";
       return 0;

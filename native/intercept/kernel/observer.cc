@@ -15,8 +15,9 @@ namespace sm {
 
 namespace {
 
-constexpr size_t kRingBytes = 2 << 20;   // for each CPU: 20,000 records or so
-constexpr int kSoon = 10, kLater = 200;  // ms between two looks
+constexpr size_t kRingBytes = 2 << 20;       // for each CPU: 20,000 records or so
+constexpr int kSoon = 10, kLater = 200;      // ms between two looks
+constexpr uint64_t kSampling = 500'000'000;  // ns from one sample to the next
 // How long a request may be on its way from being told to being counted as in flight, ns.
 constexpr uint64_t kMargin = 50'000'000;
 
@@ -47,6 +48,7 @@ int Observer::open(AddressMap& map, Correlator& correlator, const std::vector<ui
   }
   observer->checkPriority_ = HintAssociation::priorityOf(tags.back());
   tags.pop_back();
+  correlator.ownPriority(observer->checkPriority_);
   observer->online_ = onlineCpus();
   observer->rings_ = std::make_unique<PerfRings>(kRingBytes);
   {
@@ -178,10 +180,15 @@ void Observer::lookForQuiet() {
 
 void Observer::tend() {
   bool soon = true;
+  uint64_t sampled = 0;
   while (!ending_) {
     rings_->wait(soon ? kSoon : kLater);
     if (ending_) break;
     if (!blinded_) lookForQuiet();
+    if (const uint64_t time = clockNow(); time - sampled > kSampling) {
+      compareSample();
+      sampled = time;
+    }
     const bool moreCpus = !blinded_ && onlineCpus() != online_;
     std::lock_guard lock(map_.mutex());
     drain();

@@ -56,6 +56,7 @@ class Observer {
   void say(const std::string& notice);
   void tend();
   void lookForQuiet();
+  void compareSample();
 
   AddressMap& map_;
   Correlator& correlator_;
@@ -69,7 +70,7 @@ class Observer {
   std::atomic<bool> ending_{false};
   std::thread tender_;
 
-  // While the way down to the devices is checked (check_stack.cc).
+  // Whether the devices hold what was written: before the first request, and now and then (check_stack.cc).
   int checkStack(const std::string& folder, const BlockChain& chain, const std::vector<DeviceKey>& keys,
                  size_t* trusted, std::string* found);
   uint16_t checkPriority_ = 0;  // kept for it
