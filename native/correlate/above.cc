@@ -55,7 +55,7 @@ void Correlator::delist(uint32_t slot) {
 // Makes the context one that its children can find.
 [[gnu::always_inline]] inline void Correlator::record(uint32_t slot, Context* which, sm_request* above) {
   Context& context = *which;
-  if (observed_ && predict(slot, which)) return;
+  if (observed_ && predict(slot, which, above)) return;
   const bool room = correlation_ == kAscend || recorded_ < capacity_;
   context.recorded = room && association_->mark(slot, context, above);
   if (observed_ && context.recorded) beginTrail(slot);
@@ -156,6 +156,7 @@ void Correlator::completed(sm_request* above, DiskKey disk, uint64_t word) {
   // What was submitted before anyone listened is not told.
   if (ring_ && context.submitted != 0 && !context.adrift) report(slot, above->status, now());
   release(slot);
+  if (context.predicted) above->ioprio = 0;
   if (context.recorded) {
     if (observed_) endTrail(slot);
     if (correlation_ != kAscend) association_->forget(slot, above);

@@ -51,7 +51,7 @@ void Correlator::settleObserved(uint32_t slot, bool succeeded) {
     if (evidence.demoted) active.decided(evidence.position);
   });
   context.lastCompleted = time;
-  if (context.predicted) return settlePredicted(slot);
+  if (context.predicted) return settlePredicted(slot, succeeded);
   if (!succeeded || !context.recorded || !context.learns) return;
   compose(slot, observed_->trails[hints_->tagFor(slot)]);
 }

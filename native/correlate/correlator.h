@@ -76,6 +76,8 @@ class Correlator {
   // Whether something waits for that.
   bool awaitsQuiet(DeviceKey device) const;
   HintAssociation* hints() const { return hints_; }
+  // So many reads of the known priority began that nobody told of. Their bytes are counted at their completion.
+  void countedReads(DeviceKey device, uint64_t operations);
   // Sampling: one is taken of a request that completes after a call of takeSample that returned false. What it says was
   // true all the time if holdsStill, once, after the places were read. All under the map's lock.
   bool takeSample(Sample* out);
@@ -86,8 +88,6 @@ class Correlator {
   // --- watching
   bool watchDisk(DiskKey disk);  // false: another probe watches it with this map
   bool watchDevice(DeviceKey device, bool shared);
-  // What has this I/O priority is done by us.
-  void ownPriority(uint16_t priority);
   // Of a device that is watched: the kernel tells what happens there, from `since` on (ns).
   void observeDevice(DeviceKey device, uint64_t since);
   // The devices beneath a disk, top first.
@@ -200,11 +200,13 @@ class Correlator {
   // predict.cc
   uint64_t halfNow() const;
   Freshness& freshnessOf(DiskKey disk);
-  bool predict(uint32_t slot, Context* context);
-  bool isExpected(const BlockIo& io, bool merged);
-  void follow(uint32_t contextSlot, uint8_t op, Range phys, DeviceKey device, uint64_t position);
-  void doubtExpected(DeviceKey device);
-  void settlePredicted(uint32_t slot);
+  bool predict(uint32_t slot, Context* context, sm_request* above);
+  void expect(uint32_t slot, Context* context);
+  bool isExpected(const BlockIo& io);
+  bool mayBeKnown(const BlockIo& io) const;
+  bool isKnownRead(const BlockIo& io) const;
+  void doubtExpected(DeviceKey device, Range phys);
+  void settlePredicted(uint32_t slot, bool succeeded);
 
   // observed.cc
   void mustBeQuiet();
@@ -212,6 +214,7 @@ class Correlator {
   void beginTrail(uint32_t slot);
   void endTrail(uint32_t slot);
   uint32_t ownerOfMerged(const BlockIo& io) const;
+  void untagged(const BlockIo& io, bool merged);
   void strayed(const BlockIo& io, bool merged);
   void tookPlace(const BlockIo& io);
 

@@ -6,7 +6,9 @@
 namespace sm {
 
 void HintAssociation::give(std::span<const uint16_t> tags) {
-  free_.assign(tags.begin(), tags.end());
+  known_ = priorityOf(tags[0]);
+  own_ = priorityOf(tags[1]);
+  free_.assign(tags.begin() + 2, tags.end());
   first_ = 0;
   count_ = free_.size();
 }

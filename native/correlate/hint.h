@@ -29,8 +29,11 @@ class HintAssociation final : public Association {
   // Contexts are numbered below `capacity`.
   explicit HintAssociation(uint32_t capacity) : context_(kTags, kNone), bound_(new uint16_t[capacity]) {}
 
-  // The tags that are nobody else's in this system; once.
+  // The tags that are nobody else's in this system, at least three; once.
   void give(std::span<const uint16_t> tags);
+  // Two are kept back: the priority of all requests of which the map knows where they go, and that of what we do.
+  uint16_t knownPriority() const { return known_; }
+  uint16_t ownPriority() const { return own_; }
 
   bool mark(uint32_t context, const Context& above, sm_request* request) override;
   void unmark(uint32_t context, sm_request* above) override;
@@ -52,6 +55,7 @@ class HintAssociation final : public Association {
   std::unique_ptr<uint16_t[]> bound_;  // by context
   std::vector<uint16_t> free_;         // a ring
   size_t first_ = 0, count_ = 0;
+  uint16_t known_ = 0, own_ = 0;
 };
 
 }  // namespace sm

@@ -27,11 +27,6 @@ void Correlator::observeDevice(DeviceKey device, uint64_t since) {
   observed_->expected.resize(device + 1);
 }
 
-void Correlator::ownPriority(uint16_t priority) {
-  std::lock_guard lock(map_.mutex());
-  observed_->ownPriority = priority;
-}
-
 ObservedCounters Correlator::observedCounters() const {
   std::lock_guard lock(map_.mutex());
   return observed_ ? observed_->counters : ObservedCounters{};
@@ -135,7 +130,7 @@ void Correlator::happened(const BlockIo& io) {
     return;
   }
   if (io.op == SM_OP_FLUSH || io.phys.empty()) return state.ledger->fates[static_cast<int>(Fate::kControl)].add(0);
-  if (!known) return isExpected(io, merged) ? void() : strayed(io, merged);
+  if (!known) return untagged(io, merged);
   const uint32_t slot = enterEvidence(io.op, io.phys, io.device);
   state.ledger->fates[static_cast<int>(Fate::kAttributed)].add(io.phys.length(), merged ? 0 : 1);
   if (slot == kNoSlot) {
@@ -146,7 +141,10 @@ void Correlator::happened(const BlockIo& io) {
   }
   Evidence& evidence = evidence_[slot];
   taintByStrays(&evidence);
-  if (sm_op_modifies(io.op)) observed_->sample.modifiedPlace(io.device, io.phys);
+  if (sm_op_modifies(io.op)) {
+    doubtExpected(io.device, io.phys);
+    observed_->sample.modifiedPlace(io.device, io.phys);
+  }
   own(slot, owner);
   if (io.op == contexts_[owner].op) {
     observed_->trails[hints_->tagFor(owner)].push_back({io.time, io.phys, io.device, slot});
@@ -156,11 +154,25 @@ void Correlator::happened(const BlockIo& io) {
   }
 }
 
+// Of a request that the map knows all about, or nobody's.
+void Correlator::untagged(const BlockIo& io, bool merged) {
+  const bool knownPriority = !merged && io.ioprio == hints_->knownPriority();
+  if (io.op == SM_OP_WRITE && (knownPriority || (merged && mayBeKnown(io)))) {
+    if (isExpected(io)) {
+      devices_[io.device].ledger->fates[static_cast<int>(Fate::kAttributed)].add(io.phys.length(), merged ? 0 : 1);
+      return;
+    }
+    doubtExpected(io.device, {0, UINT64_MAX});
+  }
+  if (io.op == SM_OP_READ && merged && isKnownRead(io)) return;
+  strayed(io, merged);
+}
+
 // Nobody's that is known (rules 4 and 5).
 void Correlator::strayed(const BlockIo& io, bool merged) {
   devices_[io.device].ledger->fates[static_cast<int>(Fate::kUnattributed)].add(io.phys.length(), merged ? 0 : 1);
   if (!sm_op_modifies(io.op)) {
-    if (io.ioprio == 0 || io.ioprio != observed_->ownPriority) map_.moving(io.device, io.phys);
+    if (io.ioprio == 0 || io.ioprio != hints_->ownPriority()) map_.moving(io.device, io.phys);
     return;
   }
   if (io.op == SM_OP_DISCARD) map_.removePhysical(io.device, io.phys);
@@ -178,7 +190,7 @@ void Correlator::tookPlace(const BlockIo& io) {
   observed_->sample.modifiedPlace(io.device, io.phys);
   map_.stalePhysical(io.device, io.phys);
   modifies(io.device, io.phys, nullptr);
-  doubtExpected(io.device);
+  doubtExpected(io.device, io.phys);
   Observed::Strays& strays = observed_->strays[io.device];
   strays.last = std::max(strays.last, io.time);
   if (strays.everywhere) return;

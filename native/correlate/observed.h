@@ -43,8 +43,8 @@ struct ObservedCounters {
   uint64_t excess = 0;     // requests with a level on which there were more bytes than asked for
   uint64_t crossing = 0;   // requests with a piece below that lay across two issues above it
   uint64_t foreign = 0;    // pieces of another operation, or on another device, than their request's
-  uint64_t predicted = 0;  // requests without a tag that went where the map said
-  uint64_t astray = 0;     // requests without a tag that cannot be said to have gone there
+  uint64_t predicted = 0;  // requests without a tag of their own: reads, and writes that went where the map said
+  uint64_t astray = 0;     // writes of them that cannot be said to have gone there
 };
 
 struct Observed {
@@ -85,16 +85,15 @@ struct Observed {
   std::vector<Chain> chains;     // by disk
   std::vector<Strays> strays;    // by device
 
-  // What requests without a tag are expected to do (predict.cc).
+  // What writes of the known priority are expected to do (predict.cc).
   struct Expectation {
     uint32_t context = kNoSlot;
-    uint8_t op = 0;
     bool doubted = false;
     DeviceKey device = kNoKey;
     Range phys;
-    uint64_t at = 0, seen = 0;  // bytes: where in the request it begins; how much of it has come
-    uint32_t position = 0;      // in `expected`
-    uint32_t next = kNoSlot;    // of the same request
+    uint64_t seen = 0;        // bytes: how much of it has come
+    uint32_t position = 0;    // in `expected`
+    uint32_t next = kNoSlot;  // of the same request
   };
   uint64_t halfAge = 0;  // ns; 0: every request is tagged
   Slots<Expectation> expectations{1 << 20};
@@ -105,7 +104,6 @@ struct Observed {
 
   ObservedCounters counters;
   Sample sample;
-  uint16_t ownPriority = 0;
   // Scratch.
   std::vector<Step> starts, issues;
   std::vector<Laid> upper, lower;

@@ -1,8 +1,11 @@
-// Requests that go without a tag, because the map knows where they go: their pieces keep being merged with others. What
-// the kernel then does is expected, place by place; only if all of it, and exactly that, is seen, the mapping stands.
+// Requests that the map knows all about go without a tag of their own: all of them have one I/O priority in common, so
+// that their pieces keep being merged with each other. What the kernel then does with a write is expected, place by
+// place; only if all of it, and exactly that, is seen, the mapping stands. A read teaches nothing, and is not even
+// told.
 #include <algorithm>
 
 #include "correlate/correlator.h"
+#include "correlate/hint.h"
 #include "correlate/observed.h"
 
 namespace sm {
@@ -24,10 +27,11 @@ Freshness& Correlator::freshnessOf(DiskKey disk) {
   return all[disk];
 }
 
-// Whether the request can go without a tag; then what it will do is expected.
-bool Correlator::predict(uint32_t slot, Context* context) {
+// Whether the request can go without a tag of its own; then it has that of all that are known.
+bool Correlator::predict(uint32_t slot, Context* context, sm_request* above) {
   Observed& seen = *observed_;
-  if (seen.halfAge == 0 || !context->learns || !context->taints.empty() || context->virt.empty()) return false;
+  if (seen.halfAge == 0 || above->ioprio != 0 || !context->learns || !context->taints.empty() || context->virt.empty())
+    return false;
   if (context->op != SM_OP_READ && context->op != SM_OP_WRITE) return false;
   if (!freshnessOf(context->disk).isFresh(context->virt, halfNow())) return false;
   const Observed::Chain& down = seen.chains[context->disk];
@@ -51,101 +55,115 @@ bool Correlator::predict(uint32_t slot, Context* context) {
     ++devices;
   }
   if (devices != down.trusted) return false;
+  if (context->op == SM_OP_WRITE) expect(slot, context);
+  context->predicted = true;
+  above->ioprio = hints_->knownPriority();
+  return true;
+}
+
+void Correlator::expect(uint32_t slot, Context* context) {
+  Observed& seen = *observed_;
   for (const Mapping& each : seen.places) {
     const uint32_t number = seen.expectations.take();
     Observed::Expectation& expected = seen.expectations[number];
     expected = {.context = slot,
-                .op = context->op,
                 .device = each.place.device,
                 .phys = {each.place.offset, each.place.offset + each.virt.length()},
-                .at = each.virt.begin - context->virt.begin};
+                .next = context->firstExpectation};
     expected.position = seen.expected[expected.device].add(expected.phys, number);
-    expected.next = context->firstExpectation;
     context->firstExpectation = number;
   }
-  context->predicted = true;
-  return true;
 }
 
-// Takes an I/O without a tag for what was expected, where all of it was. Every piece comes once, and in order.
-bool Correlator::isExpected(const BlockIo& io, bool merged) {
+// A write of those that are known: whether all of it was expected. Every piece comes once, and in order.
+bool Correlator::isExpected(const BlockIo& io) {
   Observed& seen = *observed_;
   seen.matched.clear();
   for (uint64_t at = io.phys.begin; at < io.phys.end;) {
     uint32_t found = kNoSlot;
     seen.expected[io.device].overlapping({at, at + 1}, [&](ActiveRanges::Ref number, Range) {
       const Observed::Expectation& expected = seen.expectations[number];
-      if (expected.op == io.op && expected.phys.begin + expected.seen == at) found = number;
+      if (expected.phys.begin + expected.seen == at) found = number;
     });
     if (found == kNoSlot) return false;
     seen.matched.push_back(found);
     at = seen.expectations[found].phys.end;
   }
+  const Observed::Strays& strays = seen.strays[io.device];
+  bool doubted = strays.everywhere || strays.ranges.meets(io.phys);
+  devices_[io.device].active->overlapping(io.phys, [&](ActiveRanges::Ref ref, Range common) {
+    taint(&evidence_[ref & ActiveRanges::kSlot].taints, common);
+    doubted = true;
+  });
   uint64_t at = io.phys.begin;
   for (const uint32_t number : seen.matched) {
     Observed::Expectation& expected = seen.expectations[number];
-    const Range part{at, std::min(expected.phys.end, io.phys.end)};
-    const uint64_t position = expected.at + expected.seen;
-    expected.seen += part.length();
-    at = part.end;
-    follow(expected.context, io.op, part, io.device, position);
-    devices_[io.device].ledger->fates[static_cast<int>(Fate::kAttributed)].add(part.length(), 0);
+    const uint64_t end = std::min(expected.phys.end, io.phys.end);
+    expected.seen += end - at;
+    expected.doubted |= doubted;
+    at = end;
   }
-  devices_[io.device].ledger->fates[static_cast<int>(Fate::kAttributed)].add(0, merged ? 0 : 1);
+  seen.sample.modifiedPlace(io.device, io.phys);
   return true;
 }
 
-// Enters what is known to be a context's, at `position` of it.
-void Correlator::follow(uint32_t contextSlot, uint8_t op, Range phys, DeviceKey device, uint64_t position) {
-  const uint32_t slot = enterEvidence(op, phys, device);
-  if (slot == kNoSlot) {
-    contexts_[contextSlot].lostEvidence = true;
-    ++counters_.evidenceLost;
-    return;
-  }
-  Evidence& evidence = evidence_[slot];
-  taintByStrays(&evidence);
-  own(slot, contextSlot);
-  evidence.addPiece({0, position, phys.length()});
-  evidence.located = true;
-}
-
-// Something else was modified on the device: it might be what was expected elsewhere.
-void Correlator::doubtExpected(DeviceKey device) {
-  observed_->expected[device].overlapping({0, UINT64_MAX}, [&](ActiveRanges::Ref number, Range) {
-    Observed::Expectation& expected = observed_->expectations[number];
-    if (sm_op_modifies(expected.op)) expected.doubted = true;
+// Whether a merge may have been of such a write: it lies beside one that has begun.
+bool Correlator::mayBeKnown(const BlockIo& io) const {
+  bool beside = false;
+  observed_->expected[io.device].overlapping({0, UINT64_MAX}, [&](ActiveRanges::Ref number, Range) {
+    const Observed::Expectation& expected = observed_->expectations[number];
+    if (expected.seen == 0) return;
+    beside |= io.kind == BlockIo::kBackMerge ? expected.phys.begin + expected.seen == io.phys.begin
+                                             : expected.phys.begin == io.phys.end;
   });
+  return beside;
 }
 
-// At its completion: whether all that was expected came, and nothing else could have been it. What did not come, or is
-// in doubt, teaches nothing.
-void Correlator::settlePredicted(uint32_t slot) {
+// Whether a read without a priority that is told is one of those that are known, which went where the map says.
+bool Correlator::isKnownRead(const BlockIo& io) const {
+  DiskKey disk = kNoKey;
+  Range virt;
+  if (!map_.owner(io.device, io.phys, &disk, &virt)) return false;
+  bool found = false;
+  disks_[disk].active->overlapping(virt, [&](ActiveRanges::Ref ref, Range common) {
+    const Context& context = contexts_[ref & ActiveRanges::kSlot];
+    found |= context.predicted && context.op == SM_OP_READ && common.length() == virt.length();
+  });
+  return found;
+}
+
+// A known write went where none was expected: it may be any that has not come.
+void Correlator::doubtExpected(DeviceKey device, Range phys) {
+  observed_->expected[device].overlapping(
+      phys, [&](ActiveRanges::Ref number, Range) { observed_->expectations[number].doubted = true; });
+}
+
+// At its completion: whether all that was expected came, and nothing else could have been it.
+void Correlator::settlePredicted(uint32_t slot, bool succeeded) {
   Observed& seen = *observed_;
   Context& context = contexts_[slot];
-  bool all = !context.lostEvidence;
+  bool all = true;
   for (uint32_t number = context.firstExpectation; number != kNoSlot;) {
     const Observed::Expectation expected = seen.expectations[number];
     seen.expected[expected.device].remove(
         expected.position, [&](uint32_t moved, uint32_t position) { seen.expectations[moved].position = position; });
     seen.expectations.give(number);
     number = expected.next;
-    const bool came = expected.seen == expected.phys.length() && !expected.doubted;
-    all &= came;
-    if (came) continue;
-    eachEvidence(slot, [&](uint32_t, Evidence& evidence, int) {
-      if (evidence.device == expected.device) evidence.unfit = true;
-    });
+    all &= expected.seen == expected.phys.length() && !expected.doubted;
   }
   context.firstExpectation = kNoSlot;
   ++(all ? seen.counters.predicted : seen.counters.astray);
-  // It taught that all is as it was.
-  context.confirmed = all && context.op == SM_OP_WRITE && context.taints.empty();
-  eachEvidence(slot, [&](uint32_t, Evidence& evidence, int) {
-    context.confirmed &=
-        evidence.ok && !evidence.unfit && !evidence.adrift && !evidence.demoted && evidence.taints.empty();
-    evidence.unfit |= context.op == SM_OP_READ;
-  });
+  if (context.op == SM_OP_WRITE) {
+    context.confirmed = all && succeeded && context.taints.empty();
+  } else {
+    for (const DeviceKey device : seen.chains[context.disk].devices) {
+      devices_[device].ledger->fates[static_cast<int>(Fate::kAttributed)].add(context.virt.length(), 0);
+    }
+  }
+}
+
+void Correlator::countedReads(DeviceKey device, uint64_t operations) {
+  devices_[device].ledger->fates[static_cast<int>(Fate::kAttributed)].add(0, operations);
 }
 
 }  // namespace sm

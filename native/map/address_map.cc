@@ -65,13 +65,13 @@ size_t AddressMap::deviceCount() const {
 
 DeviceLedger AddressMap::deviceLedger(DeviceKey device) const {
   std::lock_guard lock(mutex_);
-  feed();
+  feed(true);
   return device < devices_.size() ? devices_[device]->ledger : DeviceLedger{};
 }
 
 Ledger AddressMap::ledger() const {
   std::lock_guard lock(mutex_);
-  feed();
+  feed(true);
   return ledger_;
 }
 
@@ -117,6 +117,14 @@ bool AddressMap::mappedPlaces(DiskKey disk, Range virt, std::vector<Mapping>* ou
     });
   }
   return all;
+}
+
+bool AddressMap::owner(DeviceKey device, Range phys, DiskKey* disk, Range* virt) const {
+  Reverse found;
+  if (!devices_[device]->layers[0].covers(phys, &found)) return false;
+  *disk = found.disk;
+  *virt = {found.offset, found.offset + phys.length()};
+  return true;
 }
 
 namespace {

@@ -88,12 +88,12 @@ class AddressMap {
   // The known extents of a disk from `offset` on, at most `limit`, as they are at one instant. Go on behind the last.
   std::vector<VirtualExtent> extents(DiskKey disk, uint64_t offset, size_t limit) const;
 
-  // What has happened, but was not told yet, is told by `feed(context)`, under the lock, before a question is answered.
-  // Null: nobody has anything to tell. Locked.
-  void feedFrom(void (*feed)(void* context), void* context) { feed_ = feed, feedContext_ = context; }
-  void feed() const {
+  // What has happened, but was not told yet, is told by `feed`, under the lock, before a question is answered:
+  // `ledger`, one to the ledger. Null: nobody has anything to tell. Locked.
+  void feedFrom(void (*feed)(void* context, bool ledger), void* context) { feed_ = feed, feedContext_ = context; }
+  void feed(bool ledger = false) const {
     if (feed_) [[unlikely]]
-      feed_(feedContext_);
+      feed_(feedContext_, ledger);
   }
 
   DeviceLedger deviceLedger(DeviceKey device) const;
@@ -106,6 +106,8 @@ class AddressMap {
   // Appends the places of [virt), and returns true, where each of them is mapped, not moving and not shared; false, and
   // anything, elsewhere. Bytes without a place are not told.
   bool mappedPlaces(DiskKey disk, Range virt, std::vector<Mapping>* out) const;
+  // Whose bytes all of a place is known to hold, if it is one disk's, in one piece.
+  bool owner(DeviceKey device, Range phys, DiskKey* disk, Range* virt) const;
   // `shared`: the flag of that name, for good.
   void add(DiskKey disk, Range virt, Place place, State state, bool shared = false);
   void removeVirtual(DiskKey disk, Range virt);
@@ -219,7 +221,7 @@ class AddressMap {
   std::vector<std::unique_ptr<Device>> devices_;
   std::vector<Range> found_;  // of eraseForward, eraseReverse and updatePhysical
   Changes* changes_ = nullptr;
-  void (*feed_)(void*) = nullptr;
+  void (*feed_)(void*, bool) = nullptr;
   void* feedContext_ = nullptr;
   Ledger ledger_;
 };

@@ -53,7 +53,7 @@ int PerfRings::add(std::span<const uint64_t> tracepoints, const std::string& fil
 
 int PerfRings::addOn(int cpu, std::span<const uint64_t> tracepoints, const std::string& filter, std::string* why) {
   for (const uint64_t tracepoint : tracepoints) {
-    const int fd = openEvent(cpu, tracepoint, filter, why);
+    const int fd = openEvent(cpu, tracepoint, true, filter, why);
     if (fd == -ENODEV) return 0;  // the CPU is offline
     if (fd < 0) return fd;
     auto ring = std::find_if(rings_.begin(), rings_.end(), [cpu](const Ring& each) { return each.cpu == cpu; });
@@ -70,18 +70,41 @@ int PerfRings::addOn(int cpu, std::span<const uint64_t> tracepoints, const std::
   return 0;
 }
 
-int PerfRings::openEvent(int cpu, uint64_t tracepoint, const std::string& filter, std::string* why) {
+int PerfRings::addCounter(uint64_t tracepoint, const std::string& filter, std::string* why) {
+  counters_.emplace_back();
+  const int cpus = static_cast<int>(sysconf(_SC_NPROCESSORS_CONF));
+  for (int cpu = 0; cpu < cpus; ++cpu) {
+    const int fd = openEvent(cpu, tracepoint, false, filter, why);
+    if (fd == -ENODEV) continue;
+    if (fd < 0) return fd;
+    counters_.back().push_back(fd);
+    if (ioctl(fd, PERF_EVENT_IOC_ENABLE, 0) != 0) return failed("PERF_EVENT_IOC_ENABLE", -1, why);
+  }
+  return static_cast<int>(counters_.size() - 1);
+}
+
+uint64_t PerfRings::counted(int counter) const {
+  uint64_t sum = 0, count;
+  for (const int fd : counters_[static_cast<size_t>(counter)]) {
+    if (read(fd, &count, sizeof count) == sizeof count) sum += count;
+  }
+  return sum;
+}
+
+int PerfRings::openEvent(int cpu, uint64_t tracepoint, bool sampled, const std::string& filter, std::string* why) {
   perf_event_attr attr{};
   attr.type = PERF_TYPE_TRACEPOINT;
   attr.size = sizeof attr;
   attr.config = tracepoint;
-  attr.sample_period = 1;
-  attr.sample_type = PERF_SAMPLE_TIME | PERF_SAMPLE_RAW;
+  if (sampled) {
+    attr.sample_period = 1;
+    attr.sample_type = PERF_SAMPLE_TIME | PERF_SAMPLE_RAW;
+    attr.watermark = 1;
+    attr.wakeup_watermark = static_cast<uint32_t>(bytes_ / 2);
+  }
   attr.disabled = 1;  // until its filter is set
   attr.use_clockid = 1;
   attr.clockid = CLOCK_MONOTONIC;
-  attr.watermark = 1;
-  attr.wakeup_watermark = static_cast<uint32_t>(bytes_ / 2);
   const int fd = static_cast<int>(syscall(SYS_perf_event_open, &attr, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC));
   if (fd < 0) return errno == ENODEV ? -ENODEV : failed("perf_event_open", -1, why);
   if (ioctl(fd, PERF_EVENT_IOC_SET_FILTER, filter.c_str()) != 0) return failed("PERF_EVENT_IOC_SET_FILTER", fd, why);
@@ -90,6 +113,9 @@ int PerfRings::openEvent(int cpu, uint64_t tracepoint, const std::string& filter
 
 PerfRings::~PerfRings() {
   for (const int fd : others_) close(fd);
+  for (const auto& counter : counters_) {
+    for (const int fd : counter) close(fd);
+  }
   for (const Ring& ring : rings_) {
     munmap(ring.memory, pageBytes() + bytes_);
     close(ring.fd);

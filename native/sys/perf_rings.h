@@ -32,6 +32,10 @@ class PerfRings {
   // kernel refuses and what to do.
   int add(std::span<const uint64_t> tracepoints, const std::string& filter, std::string* why);
 
+  // Counts what passes `filter` of a tracepoint, from now on; its number from 0, or a negative errno.
+  int addCounter(uint64_t tracepoint, const std::string& filter, std::string* why);
+  uint64_t counted(int counter) const;
+
   // Whether there is something that has not been taken.
   bool pending() const;
   // Takes all that is there: f(Record) in the order of time. Returns how many records the kernel had no room for.
@@ -61,7 +65,8 @@ class PerfRings {
   };
 
   int addOn(int cpu, std::span<const uint64_t> tracepoints, const std::string& filter, std::string* why);
-  int openEvent(int cpu, uint64_t tracepoint, const std::string& filter, std::string* why);
+  // `sampled`: it writes records; else it counts.
+  int openEvent(int cpu, uint64_t tracepoint, bool sampled, const std::string& filter, std::string* why);
   void look();
   Ring* earliest();
   void advance(Ring* ring);
@@ -69,7 +74,8 @@ class PerfRings {
 
   const size_t bytes_;
   std::vector<Ring> rings_;
-  std::vector<int> others_;  // descriptors of tracepoints that write into another's ring
+  std::vector<int> others_;                 // descriptors of tracepoints that write into another's ring
+  std::vector<std::vector<int>> counters_;  // descriptors, one for each CPU
   int wake_ = -1;
   uint64_t lost_ = 0;
 };

@@ -90,7 +90,7 @@ void Observer::compareSample() {
   size_t differs = 0;
   while (differs < paths.size()) {
     const uint64_t offset = sample.places[differs].offset;
-    if (!readPlaces(paths[differs], {{offset, offset + length}}, checkPriority_, found)) return;
+    if (!readPlaces(paths[differs], {{offset, offset + length}}, correlator_.hints()->ownPriority(), found)) return;
     if (std::memcmp(found, sample.bytes.data(), length) != 0) break;
     ++differs;
   }
@@ -116,16 +116,16 @@ int Observer::checkStack(const std::string& folder, const BlockChain& chain, con
     std::lock_guard lock(map_.mutex());
     drain();
     seen_.clear();
-    checked_ = checkPriority_;
+    checking_ = true;
   }
-  int error = file.fd() < 0
-                  ? -errno
-                  : withPriority(checkPriority_, kBlock, [&] { return pwrite(file.fd(), block.get(), kBlock, 0); });
+  int error = file.fd() < 0 ? -errno : withPriority(correlator_.hints()->ownPriority(), kBlock, [&] {
+    return pwrite(file.fd(), block.get(), kBlock, 0);
+  });
   std::vector<BlockIo> seen;
   {
     std::lock_guard lock(map_.mutex());
     drain();
-    checked_ = 0;
+    checking_ = false;
     seen.swap(seen_);
   }
   const std::string where = "nothing is mapped through " + folder;
@@ -149,7 +149,8 @@ int Observer::checkStack(const std::string& folder, const BlockChain& chain, con
                "of kernels before 6.12.25";
       return 0;
     }
-    if (!readPlaces(device, places, checkPriority_, back.get()) || std::memcmp(block.get(), back.get(), kBlock) != 0) {
+    if (!readPlaces(device, places, correlator_.hints()->ownPriority(), back.get()) ||
+        std::memcmp(block.get(), back.get(), kBlock) != 0) {
       *found =
           onto + ": what is on " + device + " is not what was written: something in between encrypts or changes it";
       return 0;

@@ -46,15 +46,17 @@ int Observer::open(AddressMap& map, Correlator& correlator, const std::vector<ui
   for (const uint16_t level : levels) {
     for (const uint16_t hint : observer->ranges_.hints()) tags.push_back(HintAssociation::tagOf(hint, level));
   }
-  observer->checkPriority_ = HintAssociation::priorityOf(tags.back());
-  tags.pop_back();
-  correlator.ownPriority(observer->checkPriority_);
   observer->online_ = onlineCpus();
   observer->rings_ = std::make_unique<PerfRings>(kRingBytes);
   {
     std::lock_guard lock(map.mutex());
     correlator.hints()->give(tags);
-    map.feedFrom([](void* context) { static_cast<Observer*>(context)->drain(); }, observer.get());
+    map.feedFrom(
+        [](void* context, bool ledger) {
+          static_cast<Observer*>(context)->drain();
+          if (ledger) static_cast<Observer*>(context)->countReads();
+        },
+        observer.get());
   }
   observer->tender_ = std::thread([self = observer.get()] { self->tend(); });
   *out = std::move(observer);
@@ -85,14 +87,11 @@ int Observer::observe(const BlockLevel& level, bool lowest, DeviceKey* key, std:
     return -EEXIST;
   }
   correlator_.observeDevice(*key, UINT64_MAX);
-  // Only what passes on to another device beneath has to be seen issued.
-  std::vector<uint64_t> tracepoints = decoder_.tracepoints();
-  if (lowest) tracepoints.pop_back();
   int error;
   {
     std::lock_guard lock(map_.mutex());
     devices_.push_back({level, number, *key});
-    error = rings_->add(tracepoints, "dev == " + std::to_string(number), why);
+    error = listen(&devices_.back(), lowest, why);
     if (error != 0) devices_.pop_back();
   }
   if (error != 0) {
@@ -101,6 +100,23 @@ int Observer::observe(const BlockLevel& level, bool lowest, DeviceKey* key, std:
     correlator_.observeDevice(*key, clockNow());
   }
   return error;
+}
+
+// A read that is known is not told, but counted, and only what passes on to another device beneath is seen issued.
+int Observer::listen(Device* device, bool lowest, std::string* why) {
+  const auto tracepoints = decoder_.tracepoints();
+  const std::string dev = "dev == " + std::to_string(device->number);
+  const std::string known = "ioprio == " + std::to_string(correlator_.hints()->knownPriority());
+  const std::string reads = known + " && rwbs ~ \"R*\"";
+  auto add = [&](BlockIo::Kind kind, const std::string& filter) {
+    return rings_->add({&tracepoints[kind], 1}, filter, why);
+  };
+  if (const int error = add(BlockIo::kStart, dev + " && !(" + reads + ")")) return error;
+  if (const int error = add(BlockIo::kBackMerge, dev)) return error;
+  if (const int error = add(BlockIo::kFrontMerge, dev)) return error;
+  device->reads = rings_->addCounter(tracepoints[BlockIo::kStart], dev + " && " + reads, why);
+  if (device->reads < 0) return device->reads;
+  return lowest ? 0 : add(BlockIo::kIssue, dev + " && !(" + known + ")");
 }
 
 int Observer::watch(DiskKey disk, const std::string& file, std::string* why) {
@@ -148,12 +164,20 @@ void Observer::drain() {
       if (device.number != number) continue;
       io.device = device.key;
       io.time = record.time;
-      if (io.ioprio == checked_ && checked_ != 0) [[unlikely]]
+      if (checking_ && io.ioprio == correlator_.hints()->ownPriority()) [[unlikely]]
         seen_.push_back(io);
       return correlator_.happened(io);
     }
   });
   if (lost > 0) correlator_.lostLocked();
+}
+
+// Under the map's lock.
+void Observer::countReads() {
+  for (Device& device : devices_) {
+    const uint64_t counted = rings_->counted(device.reads);
+    correlator_.countedReads(device.key, counted - std::exchange(device.counted, counted));
+  }
 }
 
 // What had begun before a device was seen without a write has ended; so has, on a device that is never without one,

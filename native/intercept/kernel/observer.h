@@ -48,11 +48,15 @@ class Observer {
     BlockLevel level;
     uint32_t number;  // as records have it
     DeviceKey key;
+    int reads = -1;        // the counter of known reads
+    uint64_t counted = 0;  // of which the ledger knows
   };
 
   Observer(AddressMap& map, Correlator& correlator);
   void drain();
+  void countReads();
   int observe(const BlockLevel& level, bool lowest, DeviceKey* key, std::string* why);
+  int listen(Device* device, bool lowest, std::string* why);
   void say(const std::string& notice);
   void tend();
   void lookForQuiet();
@@ -73,9 +77,8 @@ class Observer {
   // Whether the devices hold what was written: before the first request, and now and then (check_stack.cc).
   int checkStack(const std::string& folder, const BlockChain& chain, const std::vector<DeviceKey>& keys,
                  size_t* trusted, std::string* found);
-  uint16_t checkPriority_ = 0;  // kept for it
-  uint16_t checked_ = 0;        // the same while something is checked
-  std::vector<BlockIo> seen_;   // of that priority
+  bool checking_ = false;
+  std::vector<BlockIo> seen_;  // by us, meanwhile
 };
 
 }  // namespace sm
