@@ -201,7 +201,8 @@ class Correlator {
   uint64_t halfNow() const;
   Freshness& freshnessOf(DiskKey disk);
   bool predict(uint32_t slot, Context* context, sm_request* above);
-  void expect(uint32_t slot, Context* context);
+  bool expect(uint32_t slot, Context* context);
+  bool endExpectations(Context* context);
   bool isExpected(const BlockIo& io);
   bool mayBeKnown(const BlockIo& io) const;
   bool isKnownRead(const BlockIo& io) const;

@@ -55,16 +55,20 @@ bool Correlator::predict(uint32_t slot, Context* context, sm_request* above) {
     ++devices;
   }
   if (devices != down.trusted) return false;
-  if (context->op == SM_OP_WRITE) expect(slot, context);
+  if (context->op == SM_OP_WRITE && !expect(slot, context)) return false;
   context->predicted = true;
   above->ioprio = hints_->knownPriority();
   return true;
 }
 
-void Correlator::expect(uint32_t slot, Context* context) {
+bool Correlator::expect(uint32_t slot, Context* context) {
   Observed& seen = *observed_;
   for (const Mapping& each : seen.places) {
     const uint32_t number = seen.expectations.take();
+    if (number == kNoSlot) {
+      endExpectations(context);
+      return false;
+    }
     Observed::Expectation& expected = seen.expectations[number];
     expected = {.context = slot,
                 .device = each.place.device,
@@ -73,6 +77,23 @@ void Correlator::expect(uint32_t slot, Context* context) {
     expected.position = seen.expected[expected.device].add(expected.phys, number);
     context->firstExpectation = number;
   }
+  return true;
+}
+
+// Whether all that was expected came, and nothing else could have been it.
+bool Correlator::endExpectations(Context* context) {
+  Observed& seen = *observed_;
+  bool all = true;
+  for (uint32_t number = context->firstExpectation; number != kNoSlot;) {
+    const Observed::Expectation expected = seen.expectations[number];
+    seen.expected[expected.device].remove(
+        expected.position, [&](uint32_t moved, uint32_t position) { seen.expectations[moved].position = position; });
+    seen.expectations.give(number);
+    number = expected.next;
+    all &= expected.seen == expected.phys.length() && !expected.doubted;
+  }
+  context->firstExpectation = kNoSlot;
+  return all;
 }
 
 // A write of those that are known: whether all of it was expected. Every piece comes once, and in order.
@@ -138,20 +159,10 @@ void Correlator::doubtExpected(DeviceKey device, Range phys) {
       phys, [&](ActiveRanges::Ref number, Range) { observed_->expectations[number].doubted = true; });
 }
 
-// At its completion: whether all that was expected came, and nothing else could have been it.
 void Correlator::settlePredicted(uint32_t slot, bool succeeded) {
   Observed& seen = *observed_;
   Context& context = contexts_[slot];
-  bool all = true;
-  for (uint32_t number = context.firstExpectation; number != kNoSlot;) {
-    const Observed::Expectation expected = seen.expectations[number];
-    seen.expected[expected.device].remove(
-        expected.position, [&](uint32_t moved, uint32_t position) { seen.expectations[moved].position = position; });
-    seen.expectations.give(number);
-    number = expected.next;
-    all &= expected.seen == expected.phys.length() && !expected.doubted;
-  }
-  context.firstExpectation = kNoSlot;
+  const bool all = endExpectations(&context);
   ++(all ? seen.counters.predicted : seen.counters.astray);
   if (context.op == SM_OP_WRITE) {
     context.confirmed = all && succeeded && context.taints.empty();

@@ -45,32 +45,36 @@ uint8_t TraceDecoder::opOf(std::string_view rwbs) {
   }
 }
 
+int TraceDecoder::use(BlockIo::Kind kind, const Tracepoint& point) {
+  const bool hasPriority = kind == BlockIo::kStart || kind == BlockIo::kIssue;
+  const TraceField* const dev = point.field("dev", 4);
+  const TraceField* const sector = point.field("sector", 8);
+  const TraceField* const sectors = point.field("nr_sector", 4);
+  const TraceField* const ioprio = point.field("ioprio", 2);
+  const auto rwbs = std::find_if(point.fields.begin(), point.fields.end(),
+                                 [](const TraceField& each) { return each.name == "rwbs" && each.size > 0; });
+  if (!dev || !sector || !sectors || rwbs == point.fields.end() || (hasPriority && !ioprio) || point.id > UINT16_MAX) {
+    return -EOPNOTSUPP;
+  }
+  Layout& layout = layouts_[kind];
+  layout = {static_cast<uint16_t>(point.id), dev->offset, sector->offset, sectors->offset, rwbs->offset, rwbs->size,
+            hasPriority ? ioprio->offset : 0};
+  for (const TraceField* field : {dev, sector, sectors, hasPriority ? ioprio : dev, &*rwbs}) {
+    layout.size = std::max(layout.size, field->offset + field->size);
+  }
+  return 0;
+}
+
 int TraceDecoder::open(std::string* why) {
   Tracefs tracefs;
   if (const int error = tracefs.open(why)) return error;
   for (size_t kind = 0; kind < kEvents; ++kind) {
     Tracepoint point;
     if (const int error = tracefs.read(kNames[kind], &point, why)) return error;
-    const bool hasPriority = kind == BlockIo::kStart || kind == BlockIo::kIssue;
-    const TraceField* const dev = point.field("dev", 4);
-    const TraceField* const sector = point.field("sector", 8);
-    const TraceField* const sectors = point.field("nr_sector", 4);
-    const TraceField* const ioprio = point.field("ioprio", 2);
-    const auto rwbs = std::find_if(point.fields.begin(), point.fields.end(),
-                                   [](const TraceField& each) { return each.name == "rwbs" && each.size > 0; });
-    if (!dev || !sector || !sectors || rwbs == point.fields.end() || (hasPriority && !ioprio) ||
-        point.id > UINT16_MAX) {
+    if (const int error = use(static_cast<BlockIo::Kind>(kind), point)) {
       *why = std::string("the kernel's event ") + kNames[kind] +
              " does not tell the device, the sectors or the I/O priority: Linux 6.5 is needed";
-      return -EOPNOTSUPP;
-    }
-    layouts_[kind] = {
-        static_cast<uint16_t>(point.id), dev->offset, sector->offset, sectors->offset, rwbs->offset, rwbs->size,
-        hasPriority ? ioprio->offset : 0};
-    for (const TraceField& field : point.fields) {
-      if (&field == dev || &field == sector || &field == sectors || &field == &*rwbs || &field == ioprio) {
-        layouts_[kind].size = std::max(layouts_[kind].size, field.offset + field.size);
-      }
+      return error;
     }
   }
   return 0;

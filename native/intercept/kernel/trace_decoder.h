@@ -18,12 +18,16 @@
 
 namespace sm {
 
+struct Tracepoint;
+
 class TraceDecoder {
  public:
   // 0, or a negative errno where the kernel does not tell what is needed; `why` then says so.
   int open(std::string* why);
   // By BlockIo::Kind.
   std::vector<uint64_t> tracepoints() const;
+  // How the records of a kind are laid out; what open does for each. 0, or -EOPNOTSUPP: something is missing.
+  int use(BlockIo::Kind kind, const Tracepoint& point);
 
   // A record without its device, which comes as the kernel's number. False: it is none of ours.
   bool decode(std::span<const std::byte> record, uint32_t* device, BlockIo* out) const;
