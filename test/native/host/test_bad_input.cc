@@ -89,7 +89,7 @@ TEST_CASE("volumes: no device, one twice, one that is taken, an unknown type") {
   Volume *volume = nullptr, *second = nullptr;
   checkFailure(host->formatVolume("extent", {}, {}, false), EINVAL, "EINVAL", "volume", "no device");
   checkFailure(host->formatVolume("raid7", {a}, {}, false), EINVAL, "ERR_STRATAMAP_VOLUME_TYPE", "volume",
-               "use extent, log, stripe, nbd, or a path that ends in .so");
+               "use extent, log, stripe, nbd, kernel, or a path that ends in .so");
   checkFailure(host->formatVolume("stripe", {a, a}, {}, false), EINVAL, "EINVAL", "device", "twice");
   checkFailure(host->formatVolume("extent", {nullptr}, {}, false), EBADF, "ERR_STRATAMAP_CLOSED", "device", "not open");
   checkFailure(host->formatVolume("extent", {a}, {{"colour", "blue"}}, false), EINVAL, "EINVAL", "volume", "colour");
