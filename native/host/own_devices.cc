@@ -40,13 +40,13 @@ Failure OwnDevices::open(const std::string& name, const std::string& path, sm_de
   if (!names_.reserve(spec.name)) {
     return openFailure(spec, EEXIST, nullptr, "a device of that name is open: close that, or give it another name");
   }
-  Entry entry{nullptr, disk_};
-  if (Failure failure = openDevice(spec, threads_, &entry.device)) {
+  entries_.push_back({nullptr, disk_});
+  if (Failure failure = openDevice(spec, threads_, &entries_.back().device)) {
+    entries_.pop_back();
     names_.release(spec.name);
     return failure;
   }
-  *out = entry.device->contract();
-  entries_.push_back(std::move(entry));
+  *out = entries_.back().device->contract();
   return {};
 }
 
