@@ -10,9 +10,11 @@
 #include <stratamap/volume.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "control.h"
@@ -27,6 +29,10 @@ namespace {
 
 constexpr const char* kType = "kernel";
 constexpr const char* kSpaces[] = {"sparse", "full", nullptr};  // by Images::Space
+
+// The kernel lets go of what a process had in a ring, and of its locks, a moment after the process has ended: so long
+// it is waited for, by who starts again after a crash.
+constexpr std::chrono::milliseconds kPatience(2000), kPause(10);
 
 using Long = unsigned long long;
 
@@ -66,8 +72,12 @@ int32_t openImage(Volume& volume, const char* vm, const char* name, sm_device** 
   *bytes = image.bytes;
   sm_error found{};
   const std::string device = std::string(vm) + "/" + name;
-  const int32_t status =
-      volume.services->device_open(volume.services, device.c_str(), image.path().c_str(), out, &found);
+  int32_t status;
+  for (auto waited = kPause - kPause;; waited += kPause) {
+    status = volume.services->device_open(volume.services, device.c_str(), image.path().c_str(), out, &found);
+    if (status != -EBUSY || waited >= kPatience) break;
+    std::this_thread::sleep_for(kPause);
+  }
   if (status == 0) return 0;
   const std::string path = volume.images.pathOf(vm, name);
   if (status == -EBUSY) return report(error, status, "%s is locked by who has it open: close it there", path.c_str());
