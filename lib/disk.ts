@@ -56,6 +56,11 @@ class Disk extends Handle {
   readonly name: string;
   /** Bytes. */
   readonly blockSize: number;
+  /**
+   * The names of the devices that the volume has opened for this disk alone, as the map and events call them: the image
+   * of a `kernel` volume's disk. None of other volumes.
+   */
+  readonly devices: readonly string[];
 
   constructor(vm: string, name: string, opened: OpenedDisk) {
     super();
@@ -64,6 +69,7 @@ class Disk extends Handle {
     this.#handle = opened.handle;
     this.#size = opened.size;
     this.blockSize = opened.blockSize;
+    this.devices = opened.devices;
   }
 
   /** Bytes. */

@@ -38,6 +38,7 @@ export interface OpenedDisk {
   handle: DiskHandle;
   size: number;
   blockSize: number;
+  devices: string[];
 }
 
 export interface NativeWorkloadOptions {

@@ -4,20 +4,28 @@ import { type Device, deviceHandles } from './device.js';
 import { type Disk, makeDisk } from './disk.js';
 import { wrongType } from './errors.js';
 import { Handle } from './handle.js';
-import { type HostHandle, native, type VolumeHandle } from './native.js';
+import { type DeviceHandle, type HostHandle, native, type VolumeHandle } from './native.js';
 
 /**
  * `extent`, `log`, `stripe`; `nbd`, which keeps no metadata: each disk is one of the devices, meant to be of the driver
- * `nbd`, as it is, and is created anew each time that the volume is opened; or the path of a shared object, ending in
- * `.so`.
+ * `nbd`, as it is, and is created anew each time that the volume is opened; `kernel`, which takes no devices: a directory
+ * on a mounted file system, whose disks are the image files `VM/NAME.img` in it; or the path of a shared object, ending
+ * in `.so`.
+ *
+ * The options of `kernel`, of which it needs the first: `directory`, which must exist; `allocate`, `sparse` (the
+ * default: space is allocated when it is written, and given back when it is discarded) or `full` (with the disk, whose
+ * own it stays); `issue`, `clone` (the default) or `fresh`. An image is opened exclusively, and past the page cache where
+ * the file system allows that (`host.notices` says where not), as a device that is called `VOLUME/VM/NAME`; of what is
+ * longer than 63 bytes the end is replaced by its hash.
  */
-export type VolumeType = 'extent' | 'log' | 'stripe' | 'nbd' | (string & {});
+export type VolumeType = 'extent' | 'log' | 'stripe' | 'nbd' | 'kernel' | (string & {});
 /** Settings of the volume, by name. */
 export type VolumeSettings = Readonly<Record<string, string | number | boolean>>;
 
 export interface FormatOptions {
   type: VolumeType;
-  devices: readonly Device[];
+  /** At least one, unless the type takes none: then there is nothing to be formatted. */
+  devices?: readonly Device[] | undefined;
   options?: VolumeSettings | undefined;
   /** Also where a device carries the signature of something else, which is lost then. Default false. */
   force?: boolean | undefined;
@@ -26,8 +34,8 @@ export interface FormatOptions {
 export interface VolumeOptions {
   name: string;
   type: VolumeType;
-  /** In the order in which they were formatted. */
-  devices: readonly Device[];
+  /** In the order in which they were formatted. Not of `kernel`, and of a shared object that takes none. */
+  devices?: readonly Device[] | undefined;
   options?: VolumeSettings | undefined;
 }
 
@@ -112,6 +120,12 @@ function settings(options: VolumeSettings | undefined): string[] {
   });
 }
 
+/** Those of a volume that takes some; which shared objects do, the host knows. */
+function devicesOf(type: VolumeType, devices: readonly Device[] | undefined): DeviceHandle[] {
+  const none = devices === undefined || (Array.isArray(devices) && devices.length === 0);
+  return none && (type === 'kernel' || type.endsWith('.so')) ? [] : deviceHandles(devices as readonly Device[]);
+}
+
 function typeOf(type: unknown): string {
   const given = check.string(type, 'type');
   if (given.length === 0) throw wrongType('type is empty', 'ERR_INVALID_ARG_VALUE');
@@ -121,13 +135,13 @@ function typeOf(type: unknown): string {
 export function formatVolume(host: HostHandle, options: FormatOptions): Promise<void> {
   const { type, devices, options: given, force = false } = check.object(options, 'options');
   check.boolean(force, 'force');
-  return native.formatVolume(host, typeOf(type), deviceHandles(devices), settings(given), force);
+  return native.formatVolume(host, typeOf(type), devicesOf(type, devices), settings(given), force);
 }
 
 export function openVolume(host: HostHandle, options: VolumeOptions): Promise<Volume> {
   const { name, type, devices, options: given } = check.object(options, 'options');
   check.name(name, 'name');
   return native
-    .openVolume(host, name, typeOf(type), deviceHandles(devices), settings(given))
+    .openVolume(host, name, typeOf(type), devicesOf(type, devices), settings(given))
     .then((handle) => new Volume(handle, name, type));
 }

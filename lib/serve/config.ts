@@ -23,8 +23,8 @@ export interface DeviceConfig {
 
 export interface VolumeConfig {
   type: string;
-  /** In the order in which they were formatted. */
-  devices: string[];
+  /** In the order in which they were formatted; not of a volume that takes none. */
+  devices?: string[] | undefined;
   options: Record<string, string | number | boolean>;
   /** Format devices that are empty: see openVolume. */
   create: boolean;
@@ -241,6 +241,10 @@ function withPaths(config: Omit<ServeConfig, 'file'>, folder: string): Omit<Serv
     volumes: each(config.volumes, (volume) => ({
       ...volume,
       type: volume.type.endsWith('.so') ? from(volume.type) : volume.type,
+      options:
+        volume.type === 'kernel'
+          ? { ...volume.options, directory: from(String(volume.options.directory)) }
+          : volume.options,
     })),
     exports: config.exports.map(({ tls, ...server }) => ({
       ...server,

@@ -1,14 +1,14 @@
 // What the shape of the configuration cannot say: names that mean something, and what goes together.
 import path from 'node:path';
 import { associations } from '../probe.js';
-import type { Found, ServeConfig } from './config.js';
+import type { Found, ServeConfig, VolumeConfig } from './config.js';
 
 type Config = Omit<ServeConfig, 'file'>;
 
 const PORT = 10809; // of NBD
 const MOST_POLICIES = 5; // each is an interposer of every device, which takes six
 const FORMATTED = ['extent', 'log', 'stripe'];
-const BUILT_IN = [...FORMATTED, 'nbd'];
+const BUILT_IN = [...FORMATTED, 'nbd', 'kernel'];
 
 export function checkReferences(config: Config): Found[] {
   return [
@@ -83,7 +83,7 @@ function devicesOf({ devices }: Config): Found[] {
 }
 
 function volumesOf({ volumes, devices }: Config): Found[] {
-  const used = Object.entries(volumes).flatMap(([volume, { devices: names }]) =>
+  const used = Object.entries(volumes).flatMap(([volume, { devices: names = [] }]) =>
     names.map((name, i) => ({ volume, name, i })),
   );
   const absent = used
@@ -100,12 +100,19 @@ function volumesOf({ volumes, devices }: Config): Found[] {
       message: `is ${JSON.stringify(name)}, which volume ${first.volume} has already: give it to one volume, once`,
     }),
   );
-  const types = Object.entries(volumes).flatMap(([volume, { type, create, devices: names }]) => {
+  const types = Object.entries(volumes).flatMap(([volume, config]) => {
+    const { type, create, devices: names } = config;
+    if (type === 'kernel')
+      return directoryOf(config).map(({ path, ...found }) => ({ path: ['volumes', volume, ...path], ...found }));
     if (!BUILT_IN.includes(type) && !type.endsWith('.so')) {
       const message = `is ${JSON.stringify(type)}: write ${BUILT_IN.join(', ')}, or the path of a shared object, which ends in .so`;
       return [{ path: ['volumes', volume, 'type'], message }];
     }
-    const far = names.find((name) => devices[name]?.uri !== undefined);
+    if (names === undefined && !type.endsWith('.so')) {
+      const message = 'is missing: write a list of the names of its devices, in order';
+      return [{ path: ['volumes', volume, 'devices'], message }];
+    }
+    const far = names?.find((name) => devices[name]?.uri !== undefined);
     if (create && far !== undefined) {
       const message = `is true, but whether ${far}, which an NBD server serves, is empty is not looked at: take it out`;
       return [{ path: ['volumes', volume, 'create'], message }];
@@ -115,6 +122,21 @@ function volumesOf({ volumes, devices }: Config): Found[] {
     return [{ path: ['volumes', volume, 'create'], message }];
   });
   return [...absent, ...twice, ...types];
+}
+
+/** What is wrong with a volume of type kernel. */
+function directoryOf({ devices, create, options: { directory } }: VolumeConfig): Found[] {
+  const found: Found[] = [];
+  if (devices) {
+    found.push({ path: ['devices'], message: 'means nothing to a directory of images: take it out', key: true });
+  }
+  if (create) found.push({ path: ['create'], message: 'is true, but a directory is not formatted: take it out' });
+  if (typeof directory !== 'string' || directory === '') {
+    const is = directory === undefined ? 'is missing' : `is ${JSON.stringify(directory)}`;
+    const message = `${is}: write the path of a directory on a mounted file system`;
+    found.push({ path: ['options', 'directory'], message });
+  }
+  return found;
 }
 
 function disksOf({ disks, volumes }: Config): Found[] {
@@ -129,7 +151,7 @@ function disksOf({ disks, volumes }: Config): Found[] {
 }
 
 function exportsOf({ exports, disks, devices, volumes }: Config): Found[] {
-  const userOf = (device: string) => Object.keys(volumes).find((name) => volumes[name]?.devices.includes(device));
+  const userOf = (device: string) => Object.keys(volumes).find((name) => volumes[name]?.devices?.includes(device));
   return exports.flatMap(({ socket, host, port, disks: names = [], devices: raw = [], shared, tls }, i) => {
     const found: Found[] = [];
     const at = (message: string, ...more: PropertyKey[]) => found.push({ path: ['exports', i, ...more], message });

@@ -93,8 +93,8 @@ const device = keys({
 });
 
 const volume = keys({
-  type: text('extent, log, stripe, nbd, or the path of a shared object'),
-  devices: list(text('the name of a device'), 'a list of the names of its devices, in order'),
+  type: text('extent, log, stripe, nbd, kernel, or the path of a shared object'),
+  devices: list(text('the name of a device'), 'a list of the names of its devices, in order').optional(),
   options: named(
     'setting',
     z.string(),
@@ -140,7 +140,7 @@ export const schema: z.ZodType<Omit<ServeConfig, 'file'>> = keys({
     requests: integer('a number of requests', 1, 2 ** 24).optional(),
     bufferBytes: size('the buffers of each thread').optional(),
   }).default({}),
-  devices: named('device', nameOf('device'), device),
+  devices: named('device', nameOf('device'), device).default({}),
   volumes: named('volume', nameOf('volume'), volume),
   disks: named('disk', diskName, disk),
   exports: list(server, 'a list of servers, each with a socket or a host').default([]),

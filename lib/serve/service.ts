@@ -104,7 +104,7 @@ export class Service {
     for (const [name, device] of far) this.#devices.set(name, await openFarDevice(this.#host, name, device, signal));
     const opened = new Map<string, Volume>();
     for (const [name, volume] of Object.entries(volumes)) {
-      const of = volume.devices.map((each) => this.#devices.get(each) as Device);
+      const of = (volume.devices ?? []).map((each) => this.#devices.get(each) as Device);
       opened.set(name, await openVolume(this.#host, name, volume, of));
     }
     for (const [name, disk] of Object.entries(disks)) {
@@ -170,9 +170,15 @@ export class Service {
 
   /** Bytes. */
   sizeOfDevice(device: string): number {
-    const found = this.#devices.get(device);
+    const found = this.#devices.get(device) ?? this.#diskOn(device);
     if (found) return found.size;
     throw notServed('device', device, this.#devices);
+  }
+
+  /** The disk that has a device of its own, of that name. */
+  #diskOn(device: string): Disk | undefined {
+    for (const { disk } of this.#disks.values()) if (disk.devices.includes(device)) return disk;
+    return undefined;
   }
 
   get probe(): Probe | undefined {

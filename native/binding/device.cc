@@ -15,7 +15,6 @@
 #include "binding/errors.h"
 #include "binding/handles.h"
 #include "binding/job.h"
-#include "binding/nbd.h"
 
 namespace sm::binding {
 namespace {
@@ -52,19 +51,7 @@ Napi::Value openDevice(const Napi::CallbackInfo& info) {
       [host, options, box, details]() -> Failure {
         if (Failure failure = host->host->openDevice(options, &box->device)) return failure;
         *details = host->host->info(box->device);
-        host->devices.push_back(box->device);
-        for (Probe* probe : host->probes) {
-          if (int status = probe->addDevice(box->device); status < 0) {
-            host->note("device " + options.name + " is not watched by the probe: " + errnoName(-status));
-          }
-        }
-        std::lock_guard lock(host->chains);
-        for (PolicyBox* policy : host->policies) {
-          if (!policy->everyDevice) continue;
-          if (int status = policy->policy->addDevice(box->device, policy->position); status < 0) {
-            host->note("device " + options.name + " has not got every interposer: " + errnoName(-status));
-          }
-        }
+        host->addDevice(box->device);
         return {};
       },
       [box, details](Napi::Env env) {
@@ -85,20 +72,9 @@ Napi::Value closeDevice(const Napi::CallbackInfo& info) {
       const auto& devices = volume->devices();
       return std::find(devices.begin(), devices.end(), box->device) != devices.end();
     });
-    if (!used) {
-      const Deadline deadline(kDetachTimeout);
-      std::vector<std::shared_ptr<const Leaving>> leaving;
-      {
-        std::lock_guard lock(host->chains);
-        for (PolicyBox* policy : host->policies) leaving.push_back(policy->policy->takeOut(box->device));
-      }
-      for (const auto& each : leaving) each->wait(deadline);
-      for (const auto& server : host->servers) server->remove(*host->host, box->device, kDetachTimeout);
-      for (Probe* probe : host->probes) probe->removeDevice(box->device, kDetachTimeout);
-    }
+    if (!used) host->removeDevice(box->device);
     if (Failure failure = host->host->closeDevice(box->device)) return failure;
     box->closed = true;
-    std::erase(host->devices, box->device);
     return {};
   });
 }

@@ -15,12 +15,17 @@ namespace {
 Napi::Promise open(Napi::Env env, const std::shared_ptr<VolumeBox>& volume, const std::string& vm,
                    const std::string& name, std::function<Failure(Volume*, VirtualDisk**)> how) {
   auto box = std::make_shared<DiskBox>(DiskBox{.volume = volume, .vm = vm, .name = name});
+  auto devices = std::make_shared<std::vector<std::string>>();
   return startJob(
       env, volume->host,
-      [volume, box, how = std::move(how)]() -> Failure {
+      [volume, box, devices, how = std::move(how)]() -> Failure {
         if (volume->closed) return closedFailure("volume", "volume " + volume->name);
         if (Failure failure = how(volume->volume, &box->disk)) return failure;
         volume->host->disks.push_back(box->disk);
+        for (sm_device* device : volume->volume->ownDevices(box->disk)) {
+          devices->emplace_back(device->name);
+          volume->host->addDevice(device);
+        }
         for (Probe* probe : volume->host->probes) {
           if (int status = probe->addDisk(box->disk->contract()); status < 0) {
             volume->host->note("disk " + box->vm + "/" + box->name +
@@ -33,16 +38,17 @@ Napi::Promise open(Napi::Env env, const std::shared_ptr<VolumeBox>& volume, cons
         }
         return {};
       },
-      [box](Napi::Env env) {
+      [box, devices](Napi::Env env) {
         Napi::Object result = Napi::Object::New(env);
         result["handle"] = wrap(env, box);
         result["size"] = double(box->disk->bytes());
         result["blockSize"] = box->disk->contract()->block_size;
+        result["devices"] = toStrings(env, *devices);
         return result;
       });
 }
 
-// createDisk(volume, vm, name, size): promise of { handle, size, blockSize }.
+// createDisk(volume, vm, name, size): promise of { handle, size, blockSize, devices }.
 Napi::Value createDisk(const Napi::CallbackInfo& info) {
   const std::string vm = textOf(info[1]), name = textOf(info[2]);
   return open(info.Env(), unwrap<VolumeBox>(info.Env(), info[0]), vm, name,
@@ -66,9 +72,14 @@ Napi::Value resizeDisk(const Napi::CallbackInfo& info) {
       info.Env(), box->volume->host,
       [box, size]() -> Failure {
         if (box->closed) return closedFailure("disk", "disk " + box->vm + "/" + box->name);
-        if (Failure failure = box->volume->volume->resizeDisk(box->disk, *size)) return failure;
+        HostBox& host = *box->volume->host;
+        Volume& volume = *box->volume->volume;
+        for (sm_device* device : volume.ownDevices(box->disk)) host.removeDevice(device);
+        const Failure failure = volume.resizeDisk(box->disk, *size);
+        for (sm_device* device : volume.ownDevices(box->disk)) host.addDevice(device);
+        if (failure) return failure;
         *size = box->disk->bytes();
-        for (Probe* probe : box->volume->host->probes) probe->forget({box->vm, box->name}, *size);
+        for (Probe* probe : host.probes) probe->forget({box->vm, box->name}, *size);
         return {};
       },
       [size](Napi::Env env) { return Napi::Number::New(env, double(*size)); });
@@ -84,6 +95,7 @@ Napi::Value closeDisk(const Napi::CallbackInfo& info) {
   }
   auto* job = new Job(info.Env(), host, [box, host]() -> Failure {
     if (!box->disk) return {};
+    for (sm_device* device : box->volume->volume->ownDevices(box->disk)) host->removeDevice(device);
     for (const auto& server : host->servers) server->remove(*box->disk, kDetachTimeout);
     for (Probe* probe : host->probes) probe->removeDisk(box->disk->contract(), kDetachTimeout);
     VirtualDisk* const disk = box->disk;

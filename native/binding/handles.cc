@@ -48,6 +48,36 @@ std::vector<std::string> HostBox::notes() const {
   return notes_;
 }
 
+void HostBox::addDevice(sm_device* device) {
+  devices.push_back(device);
+  const auto noteOf = [&](const char* what, int status) {
+    note(std::string("device ") + device->name + " " + what + ": " + errnoName(-status));
+  };
+  for (Probe* probe : probes) {
+    if (int status = probe->addDevice(device); status < 0) noteOf("is not watched by the probe", status);
+  }
+  std::lock_guard lock(chains);
+  for (PolicyBox* policy : policies) {
+    if (!policy->everyDevice) continue;
+    if (int status = policy->policy->addDevice(device, policy->position); status < 0) {
+      noteOf("has not got every interposer", status);
+    }
+  }
+}
+
+void HostBox::removeDevice(sm_device* device) {
+  const Deadline deadline(kDetachTimeout);
+  std::vector<std::shared_ptr<const Leaving>> leaving;
+  {
+    std::lock_guard lock(chains);
+    for (PolicyBox* policy : policies) leaving.push_back(policy->policy->takeOut(device));
+  }
+  for (const auto& each : leaving) each->wait(deadline);
+  for (const auto& server : servers) server->remove(*host, device, kDetachTimeout);
+  for (Probe* probe : probes) probe->removeDevice(device, kDetachTimeout);
+  std::erase(devices, device);
+}
+
 void HostBox::shutDown() {
   endPolicies();
   while (!guests.empty()) {

@@ -64,6 +64,11 @@ class HostBox : public JobQueue, public std::enable_shared_from_this<HostBox> {
   // The environment ends: nothing is left of it to tell.
   void orphan() { environment_ = nullptr; }
 
+  // Under `busy`, of a device that has been opened: every probe gets it, and every policy that is on all devices.
+  void addDevice(sm_device* device);
+  // Before it is closed: out of policies, servers and probes, what is in flight there being waited for.
+  void removeDevice(sm_device* device);
+
   // Sentences for the user beside the host's own: from any thread.
   void note(std::string sentence);
   std::vector<std::string> notes() const;
@@ -74,7 +79,7 @@ class HostBox : public JobQueue, public std::enable_shared_from_this<HostBox> {
   // --- under `busy`, which is held while a job runs. `host` may be asked for null on the JavaScript thread.
   std::mutex busy;
   std::unique_ptr<Host> host;
-  std::vector<sm_device*> devices;
+  std::vector<sm_device*> devices;  // also those that volumes have opened themselves
   std::vector<Volume*> volumes;
   std::vector<VirtualDisk*> disks;
   std::vector<Probe*> probes;  // attached, or about to be

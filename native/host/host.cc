@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "devices/device.h"
+#include "host/device_names.h"
 #include "host/failures.h"
 #include "host/signature.h"
 #include "host/stack.h"
@@ -33,9 +34,9 @@ std::string lockedMemoryLimit() {
 
 }  // namespace
 
-// Lock order: `mutex`, a volume's, that of the registry of disks; `devicesMutex` and `messagesMutex` are taken last and
-// alone. To change `devices` takes both `mutex`, which is held as long as a device takes to open, and `devicesMutex`;
-// to look at them, one.
+// Lock order: `mutex`, a volume's, that of the registry of disks; `devicesMutex`, `messagesMutex` and that of the names
+// of devices are taken last and alone. To change `devices` takes both `mutex`, which is held as long as a device takes
+// to open, and `devicesMutex`; to look at them, one.
 struct Host::State {
   explicit State(const HostOptions& given) : options(given), stack(threads, clock, disks) {}
 
@@ -60,8 +61,14 @@ struct Host::State {
   }
 
   // Whether a volume may have the devices. `asked`: "cannot open volume v0".
-  Failure checkDevices(const std::vector<sm_device*>& wanted, const std::string& asked) const {
-    if (wanted.empty()) return failed(EINVAL, "volume", asked + ": it has no device; give at least one");
+  Failure checkDevices(const sm_volume_ops& ops, const std::vector<sm_device*>& wanted,
+                       const std::string& asked) const {
+    const bool none = volumeFlags(ops) & SM_VOLUME_NO_DEVICES;
+    if (wanted.empty() && !none) return failed(EINVAL, "volume", asked + ": it has no device; give at least one");
+    if (!wanted.empty() && none) {
+      return failed(EINVAL, "volume",
+                    asked + ": a volume of type " + ops.type + " takes no devices, but opens its own; give it none");
+    }
     std::set<const sm_device*> seen;
     for (const sm_device* device : wanted) {
       if (find(device) == devices.end()) {
@@ -89,6 +96,12 @@ struct Host::State {
     return {};
   }
 
+  std::vector<IoThread*> allThreads() const {
+    std::vector<IoThread*> all;
+    for (const auto& thread : threads) all.push_back(thread.get());
+    return all;
+  }
+
   // The I/O thread that is home to the fewest open volumes.
   IoThread& nextHome() const {
     std::vector<size_t> homes(threads.size());
@@ -107,29 +120,10 @@ struct Host::State {
 
   Failure checkSignatures(const std::vector<sm_device*>& wanted, IoThread& home) const {
     for (sm_device* device : wanted) {
-      Signature found;
-      const int status = findSignature(
-          *device,
-          [&](uint64_t offset, void* data, uint64_t length) {
-            return deviceIo(home, device, SM_OP_READ, offset, data, length);
-          },
-          &found);
-      if (status == 0 && found.name.empty()) continue;
-      std::string message =
-          std::string("cannot format device ") + device->name + ": at offset " + std::to_string(found.offset);
-      Failure failure;
-      if (status) {
-        failure = failed(-status, "device", message + " it could not be read to see what it holds");
-      } else {
-        message += " it holds ";
-        message += found.name;
-        failure =
-            failed(EEXIST, "device", message + "; use another device, or force the format to destroy what is there",
-                   "ERR_STRATAMAP_SIGNATURE");
-      }
-      failure.device = device->name;
-      failure.offset = static_cast<int64_t>(found.offset);
-      return failure;
+      const auto read = [&](uint64_t offset, void* data, uint64_t length) {
+        return deviceIo(home, device, SM_OP_READ, offset, data, length);
+      };
+      if (Failure failure = checkUnsigned(*device, read)) return failure;
     }
     return {};
   }
@@ -138,6 +132,7 @@ struct Host::State {
   HostClock clock;
   std::vector<std::unique_ptr<IoThread>> threads;
   DiskRegistry disks;
+  DeviceNames deviceNames;
   Stack stack;
 
   std::mutex mutex;
@@ -200,18 +195,14 @@ Failure Host::openDevice(const DeviceOptions& options, sm_device** out) {
   std::lock_guard<std::mutex> lock(state_->mutex);
   if (Failure failure = state_->usable()) return failure;
   Failure failure = checkName(options.name, "device", "device");
-  for (const auto& device : state_->devices) {
-    if (device->facts().name == options.name) {
-      failure = failed(EEXIST, "device",
-                       "cannot open " + options.path + " as device " + options.name +
-                           ": a device of that name is open; use another name");
-    }
-  }
   std::unique_ptr<Device> device;
-  if (!failure) {
-    std::vector<IoThread*> threads;
-    for (const auto& thread : state_->threads) threads.push_back(thread.get());
-    failure = sm::openDevice(options, threads, &device);
+  if (!failure && !state_->deviceNames.reserve(options.name)) {
+    failure = failed(EEXIST, "device",
+                     "cannot open " + options.path + " as device " + options.name +
+                         ": a device of that name is open; use another name");
+  } else if (!failure) {
+    failure = sm::openDevice(options, state_->allThreads(), &device);
+    if (failure) state_->deviceNames.release(options.name);
   }
   if (failure) {
     failure.device = options.name;
@@ -246,6 +237,7 @@ Failure Host::closeDevice(sm_device* device) {
     failure.device = device->name;
     return failure;
   }
+  state_->deviceNames.release(device->name);
   std::unique_ptr<Device> closing;  // which may take a while, outside of the lock
   std::lock_guard<std::mutex> change(state_->devicesMutex);
   closing = std::move(state_->devices[static_cast<size_t>(found - state_->devices.begin())]);
@@ -295,7 +287,7 @@ Failure Host::formatVolume(const std::string& type, const std::vector<sm_device*
   const sm_volume_ops* ops = nullptr;
   if (Failure failure = loadVolume(type, &ops)) return failure;
   const std::string asked = "cannot format a volume (" + type + ")";
-  if (Failure failure = state_->checkDevices(devices, asked)) return failure;
+  if (Failure failure = state_->checkDevices(*ops, devices, asked)) return failure;
   for (const sm_device* device : devices) {
     if (!(device->flags & SM_DEVICE_READ_ONLY)) continue;
     Failure failure = failed(EROFS, "device", asked + ": device " + device->name + " is open for reading only");
@@ -327,9 +319,10 @@ Failure Host::openVolume(const std::string& name, const std::string& type, const
   }
   const sm_volume_ops* ops = nullptr;
   if (Failure failure = loadVolume(type, &ops)) return failure;
-  if (Failure failure = state_->checkDevices(devices, "cannot open volume " + name)) return failure;
-  auto inside =
-      std::make_unique<Volume::State>(name, type, devices, state_->nextHome(), state_->logOf(name), state_->disks);
+  if (Failure failure = state_->checkDevices(*ops, devices, "cannot open volume " + name)) return failure;
+  Volume::State::Surroundings host{state_->nextHome(), state_->allThreads(), state_->logOf(name), state_->disks,
+                                   state_->deviceNames};
+  auto inside = std::make_unique<Volume::State>(name, type, devices, std::move(host));
   if (Failure failure = inside->open(ops, options)) return failure;
   state_->volumes.push_back(std::make_unique<Volume>(std::move(inside)));
   *out = state_->volumes.back().get();

@@ -44,7 +44,9 @@ class Volume {
  public:
   const std::string& name() const;
   const std::string& type() const;
-  const std::vector<sm_device*>& devices() const;
+  const std::vector<sm_device*>& devices() const;  // that it was given
+  // Those that the volume has opened itself for an open disk. Until that is closed or resized; nobody else's.
+  std::vector<sm_device*> ownDevices(const VirtualDisk* disk) const;
   Failure createDisk(const std::string& vm, const std::string& name, uint64_t bytes,
                      VirtualDisk** out);  // and opens it
   Failure openDisk(const std::string& vm, const std::string& name, VirtualDisk** out);
@@ -72,7 +74,8 @@ class Host {
   void unclaimDevice(sm_device* device, bool shared);
   DeviceInfo info(const sm_device* device) const;
 
-  // `type` is a registered volume or a path that ends in ".so". Refuses devices that carry a signature it knows
+  // `type` is a registered volume or a path that ends in ".so"; devices go to those alone that take some, at least one
+  // (EINVAL). Refuses devices that carry a signature it knows
   // (ERR_STRATAMAP_SIGNATURE, naming it), unless `force`.
   Failure formatVolume(const std::string& type, const std::vector<sm_device*>& devices, const Options& options,
                        bool force);

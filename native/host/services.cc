@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <condition_variable>
+#include <cstdio>
 #include <mutex>
 #include <utility>
 
 #include "engine/buffer_pool.h"
+#include "host/own_devices.h"
 
 namespace sm {
 namespace {
@@ -92,7 +94,8 @@ const VolumeServices& VolumeServices::of(const sm_services* table) {
   return *reinterpret_cast<const VolumeServices*>(table);
 }
 
-VolumeServices::VolumeServices(IoThread& home, Log log) : table_{}, home_(home), log_(std::move(log)) {
+VolumeServices::VolumeServices(IoThread& home, Log log, OwnDevices* own)
+    : table_{}, home_(home), log_(std::move(log)), own_(own) {
   table_.version = SM_CONTRACT_VERSION;
   table_.size = sizeof table_;
   table_.now = [](const sm_services* self) { return of(self).home_.now(); };
@@ -118,6 +121,21 @@ VolumeServices::VolumeServices(IoThread& home, Log log) : table_{}, home_(home),
     return deviceIo(of(self).home_, device, op, offset, data, length);
   };
   table_.log = [](const sm_services* self, int level, const char* message) { of(self).log_(level, message); };
+  table_.device_open = [](const sm_services* self, const char* name, const char* path, sm_device** out,
+                          sm_error* error) -> int32_t {
+    OwnDevices* own = of(self).own_;
+    const Failure failure = own ? own->open(name, path, out)
+                                : failed(EOPNOTSUPP, "device", "a volume that is being formatted opens no device");
+    if (!failure) return 0;
+    if (error) {
+      error->code = -failure.error;
+      std::snprintf(error->message, sizeof error->message, "%s", failure.message.c_str());
+    }
+    return -failure.error;
+  };
+  table_.device_close = [](const sm_services* self, sm_device* device) {
+    if (OwnDevices* own = of(self).own_) own->close(device);
+  };
 }
 
 }  // namespace sm

@@ -12,6 +12,8 @@
 
 namespace sm {
 
+class OwnDevices;
+
 // One I/O to a device, in pieces of its max_transfer, awaited. From any thread but an I/O thread. 0 or a negative
 // errno.
 int32_t deviceIo(IoThread& home, sm_device* device, uint8_t op, uint64_t offset, void* data, uint64_t length);
@@ -20,7 +22,8 @@ class VolumeServices {
  public:
   using Log = std::function<void(int level, const std::string& message)>;  // from any thread
 
-  VolumeServices(IoThread& home, Log log);
+  // `own`: keeps the devices that the volume opens itself; null: it opens none.
+  VolumeServices(IoThread& home, Log log, OwnDevices* own = nullptr);
   VolumeServices(const VolumeServices&) = delete;
   VolumeServices& operator=(const VolumeServices&) = delete;
 
@@ -33,6 +36,7 @@ class VolumeServices {
   sm_services table_;  // first: found from it
   IoThread& home_;
   Log log_;
+  OwnDevices* const own_;
 };
 
 }  // namespace sm

@@ -1,5 +1,6 @@
 #include "host/signature.h"
 
+#include <cerrno>
 #include <cstring>
 #include <string_view>
 #include <vector>
@@ -83,6 +84,22 @@ int findSignature(const sm_device& device, const ReadDevice& read, Signature* ou
   }
   *out = {};
   return 0;
+}
+
+Failure checkUnsigned(const sm_device& device, const ReadDevice& read) {
+  Signature found;
+  const int status = findSignature(device, read, &found);
+  if (status == 0 && found.name.empty()) return {};
+  const std::string message =
+      std::string("cannot format device ") + device.name + ": at offset " + std::to_string(found.offset);
+  Failure failure = status ? failed(-status, "device", message + " it could not be read to see what it holds")
+                           : failed(EEXIST, "device",
+                                    message + " it holds " + found.name +
+                                        "; use another device, or force the format to destroy what is there",
+                                    "ERR_STRATAMAP_SIGNATURE");
+  failure.device = device.name;
+  failure.offset = static_cast<int64_t>(found.offset);
+  return failure;
 }
 
 }  // namespace sm

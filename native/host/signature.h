@@ -8,6 +8,8 @@
 #include <functional>
 #include <string>
 
+#include "engine/failure.h"
+
 namespace sm {
 
 struct Signature {
@@ -20,5 +22,8 @@ using ReadDevice = std::function<int(uint64_t offset, void* data, uint64_t lengt
 
 // Looks for every signature that is known. 0, or the negative errno with which a read failed, at `out->offset`.
 int findSignature(const sm_device& device, const ReadDevice& read, Signature* out);
+
+// Why a device must not be formatted: it has one (ERR_STRATAMAP_SIGNATURE), or cannot be read; or nothing.
+Failure checkUnsigned(const sm_device& device, const ReadDevice& read);
 
 }  // namespace sm

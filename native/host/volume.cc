@@ -25,17 +25,18 @@ std::vector<sm_option> contractOptions(const Options& options) {
 }
 
 Volume::State::State(std::string volumeName, std::string volumeType, std::vector<sm_device*> volumeDevices,
-                     IoThread& home, VolumeServices::Log log, DiskRegistry& disks)
+                     Surroundings host)
     : name(std::move(volumeName)),
       type(std::move(volumeType)),
       devices(std::move(volumeDevices)),
-      services(home, std::move(log)),
-      registry(disks) {
+      own(name, std::move(host.threads), host.deviceNames),
+      services(host.home, std::move(host.log), &own),
+      registry(host.disks) {
   for (const sm_device* device : devices) blockSize = std::max(blockSize, device->block_size);
 }
 
 std::string Volume::State::asked(const std::string& what) const {
-  return "cannot " + what + " volume " + name + " (" + type + " on " + namesOf(devices) + ")";
+  return "cannot " + what + " volume " + name + " (" + type + (devices.empty() ? "" : " on ") + namesOf(devices) + ")";
 }
 
 Failure Volume::State::about(const DiskRegistry::Name& diskName, Failure failure) {
@@ -73,14 +74,15 @@ Failure Volume::State::close(bool disksToo) {
   closed = true;
   sm_error error{};
   const int32_t status = ops->close ? ops->close(handle, &error) : 0;
+  own.closeAll();
   return status == 0 ? Failure{} : failedVolume(status, error, asked("close"));
 }
 
-Failure Volume::State::checkSize(uint64_t bytes, const DiskRegistry::Name& diskName) const {
-  if (bytes > 0 && bytes <= INT64_MAX && bytes % blockSize == 0) return {};
+Failure Volume::State::checkSize(uint64_t bytes, uint32_t block, const DiskRegistry::Name& diskName) const {
+  if (bytes > 0 && bytes <= INT64_MAX && bytes % block == 0) return {};
   return about(diskName, failed(EINVAL, "disk",
                                 "disk " + text(diskName) + " cannot have " + std::to_string(bytes) +
-                                    " bytes: use a multiple of " + std::to_string(blockSize) + ", more than 0",
+                                    " bytes: use a multiple of " + std::to_string(block) + ", more than 0",
                                 "ERR_OUT_OF_RANGE"));
 }
 
@@ -94,14 +96,17 @@ Failure Volume::State::openDisk(const DiskRegistry::Name& diskName, VirtualDisk*
   void* diskHandle = nullptr;
   uint64_t bytes = 0;
   sm_error error{};
+  own.openFor(diskName);
   const int32_t status =
       ops->disk_open(handle, diskName.first.c_str(), diskName.second.c_str(), &diskHandle, &bytes, &error);
   if (status != 0) {
     registry.remove(diskName);
     return about(diskName, failedVolume(status, error, asked("open disk " + text(diskName) + " of")));
   }
+  uint32_t block = blockSize;
+  for (const sm_device* device : own.of(diskName)) block = std::max(block, device->block_size);
   auto disk = std::make_shared<VirtualDisk>(services.home(), ops, handle, diskHandle, diskName.first, diskName.second,
-                                            bytes, blockSize);
+                                            bytes, block);
   *out = disk.get();
   disks[disk.get()] = {disk, diskHandle, diskName};
   registry.publish(diskName, std::move(disk));
@@ -124,13 +129,22 @@ const std::string& Volume::name() const { return state->name; }
 const std::string& Volume::type() const { return state->type; }
 const std::vector<sm_device*>& Volume::devices() const { return state->devices; }
 
+std::vector<sm_device*> Volume::ownDevices(const VirtualDisk* disk) const {
+  std::lock_guard<std::mutex> lock(state->mutex);
+  for (const auto& [open, entry] : state->disks) {
+    if (open == disk) return state->own.of(entry.name);
+  }
+  return {};
+}
+
 Failure Volume::createDisk(const std::string& vm, const std::string& name, uint64_t bytes, VirtualDisk** out) {
   const DiskRegistry::Name diskName{vm, name};
   std::lock_guard<std::mutex> lock(state->mutex);
   if (Failure failure = state->usable()) return failure;
   if (Failure failure = checkNames(vm, name)) return State::about(diskName, failure);
-  if (Failure failure = state->checkSize(bytes, diskName)) return failure;
+  if (Failure failure = state->checkSize(bytes, state->blockSize, diskName)) return failure;
   sm_error error{};
+  state->own.openFor(diskName);
   const int32_t status = state->ops->disk_create
                              ? state->ops->disk_create(state->handle, vm.c_str(), name.c_str(), bytes, &error)
                              : -EOPNOTSUPP;
@@ -195,9 +209,10 @@ Failure Volume::resizeDisk(VirtualDisk* disk, uint64_t bytes) {
     return failed(EBADF, "disk", "the disk to resize is not open in volume " + state->name, "ERR_STRATAMAP_CLOSED");
   }
   const DiskRegistry::Name& diskName = found->second.name;
-  if (Failure failure = state->checkSize(bytes, diskName)) return failure;
+  if (Failure failure = state->checkSize(bytes, disk->contract()->block_size, diskName)) return failure;
   sm_error error{};
   int32_t status = -EOPNOTSUPP;
+  state->own.openFor(diskName);
   if (state->ops->disk_resize) {
     disk->quiesce(VirtualDisk::Quiesce::kResize);
     status = state->ops->disk_resize(state->handle, found->second.handle, bytes, &error);

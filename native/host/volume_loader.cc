@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 #include <span>
 
@@ -63,14 +64,19 @@ Failure checkVolumeTable(const std::string& type, const sm_volume_ops* ops) {
     return refuse(type, "its contract is of version " + std::to_string(ops->version) + ", this host's of version " +
                             std::to_string(SM_CONTRACT_VERSION));
   }
-  if (ops->size < sizeof(sm_volume_ops)) {
+  if (ops->size < offsetof(sm_volume_ops, flags)) {
     return refuse(type, "its table has " + std::to_string(ops->size) + " bytes, version " +
-                            std::to_string(SM_CONTRACT_VERSION) + " has " + std::to_string(sizeof(sm_volume_ops)));
+                            std::to_string(SM_CONTRACT_VERSION) + " has " +
+                            std::to_string(offsetof(sm_volume_ops, flags)));
   }
   if (!ops->open || !ops->disk_open || !ops->submit) {
     return refuse(type, "one of open, disk_open and submit is null, without which it is no volume");
   }
   return {};
+}
+
+uint32_t volumeFlags(const sm_volume_ops& ops) {
+  return ops.size >= offsetof(sm_volume_ops, flags) + sizeof ops.flags ? ops.flags : 0;
 }
 
 Failure loadVolume(const std::string& type, const sm_volume_ops** out) {

@@ -19,4 +19,7 @@ Failure loadVolume(const std::string& type, const sm_volume_ops** out);
 // Whether a table is one that this host can use; looks at nothing but its fields. ERR_STRATAMAP_CONTRACT.
 Failure checkVolumeTable(const std::string& type, const sm_volume_ops* ops);
 
+// The flags of a table that has passed, which may end before them.
+uint32_t volumeFlags(const sm_volume_ops& ops);
+
 }  // namespace sm

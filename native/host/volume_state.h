@@ -11,6 +11,7 @@
 
 #include "host/disk_registry.h"
 #include "host/host.h"
+#include "host/own_devices.h"
 #include "host/services.h"
 
 namespace sm {
@@ -22,8 +23,16 @@ struct Volume::State {
     DiskRegistry::Name name;
   };
 
-  State(std::string volumeName, std::string volumeType, std::vector<sm_device*> volumeDevices, IoThread& home,
-        VolumeServices::Log log, DiskRegistry& disks);
+  // What a volume uses of its host.
+  struct Surroundings {
+    IoThread& home;
+    std::vector<IoThread*> threads;
+    VolumeServices::Log log;
+    DiskRegistry& disks;
+    DeviceNames& deviceNames;
+  };
+
+  State(std::string volumeName, std::string volumeType, std::vector<sm_device*> volumeDevices, Surroundings host);
 
   // Opens the volume itself.
   Failure open(const sm_volume_ops* volumeOps, const Options& options);
@@ -33,18 +42,19 @@ struct Volume::State {
   // With the lock held.
   Failure usable() const;
   Failure openDisk(const DiskRegistry::Name& diskName, VirtualDisk** out);
-  Failure checkSize(uint64_t bytes, const DiskRegistry::Name& diskName) const;
+  Failure checkSize(uint64_t bytes, uint32_t block, const DiskRegistry::Name& diskName) const;
   void closeDisk(std::map<VirtualDisk*, OpenDisk>::iterator position);
   std::string asked(const std::string& what) const;  // "cannot <what> volume v0 (extent on d0, d1)"
   static Failure about(const DiskRegistry::Name& diskName, Failure failure);
 
   const std::string name, type;
   const std::vector<sm_device*> devices;
+  OwnDevices own;
   VolumeServices services;
   DiskRegistry& registry;
   const sm_volume_ops* ops = nullptr;
   void* handle = nullptr;
-  uint32_t blockSize = 512;
+  uint32_t blockSize = 512;  // of the devices that it was given
 
   std::mutex mutex;
   bool closed = true;

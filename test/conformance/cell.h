@@ -25,7 +25,7 @@ struct Foretold {
 struct VolumeKind {
   std::string name;  // in the table
   std::string type;  // as openVolume takes it
-  size_t devices;
+  size_t devices;    // 0: it opens its own, in a directory that it is given
   Options format;
   Foretold writes, reads;
   // Between which shares kSome is.

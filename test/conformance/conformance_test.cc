@@ -40,8 +40,8 @@ std::vector<Medium> media() {
 }
 
 std::vector<Cell> cells() {
-  const std::vector<Medium> onto = media();
-  const bool all = std::getenv("SM_NIGHTLY") != nullptr, table = std::getenv("SM_CAPABILITIES") != nullptr;
+  const std::vector<Medium> all = media();
+  const bool nightly = std::getenv("SM_NIGHTLY") != nullptr, table = std::getenv("SM_CAPABILITIES") != nullptr;
   const char* every = std::getenv("SM_CELLS");
   const uint64_t step = every ? std::max(1, std::atoi(every)) : 1;
   std::vector<Cell> out;
@@ -50,6 +50,8 @@ std::vector<Cell> cells() {
   const uint64_t first = turn ? std::strtoull(turn, nullptr, 10) : 0;
   uint64_t number = first, seed = first * 10'000, count = 0;
   for (const VolumeKind& volume : volumeKinds()) {
+    std::vector<Medium> onto = all;
+    if (volume.devices == 0) std::erase(onto, Medium::kRecording);  // a device that no volume opens itself
     for (const sm::AssociationInfo& association : sm::associations()) {
       if (association.kernel) continue;
       for (const std::string& correlation : association.correlations) {
@@ -57,7 +59,7 @@ std::vector<Cell> cells() {
           for (size_t depth = 0; depth < std::size(kDepths); ++depth) {
             const size_t inTurn = number / onto.size() % std::size(kDepths);
             if (table ? medium != 0 || kDepths[depth] != 32
-                      : !all && (medium != number % onto.size() || depth != inTurn)) {
+                      : !nightly && (medium != number % onto.size() || depth != inTurn)) {
               continue;
             }
             ++seed;

@@ -53,7 +53,10 @@ struct Stack::Witness {
 };
 
 Stack::Stack(const Cell& cell, Outcome* outcome)
-    : cell_(cell), outcome_(outcome), content_(std::vector<uint64_t>(kDisks, kDiskBytes / oracle::kBlock)) {
+    : cell_(cell),
+      outcome_(outcome),
+      folder_(cell.volume.devices ? test::memoryFolder() : std::getenv("TMPDIR")),
+      content_(std::vector<uint64_t>(kDisks, kDiskBytes / oracle::kBlock)) {
   openAll(cell);
 }
 
@@ -83,27 +86,49 @@ bool Stack::openDevice(const Cell& cell, size_t index) {
     loops_.push_back(loop);
     options.path = loop.path;
   }
-  if (failed(host_->openDevice(options, &devices_.emplace_back()), "openDevice")) return false;
-  blockSize_ = std::max<uint64_t>(blockSize_, devices_.back()->block_size);
-  int outside = ::open(options.path.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC);
-  if (outside < 0) outside = ::open(options.path.c_str(), O_RDONLY | O_CLOEXEC);
+  sm_device* device = nullptr;
+  return !failed(host_->openDevice(options, &device), "openDevice") && watch(device, options.path);
+}
+
+bool Stack::watch(sm_device* device, const std::string& path) {
+  blockSize_ = std::max<uint64_t>(blockSize_, device->block_size);
+  int outside = ::open(path.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC);
+  if (outside < 0) outside = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (outside < 0) complain(path + " cannot be read");
+  devices_.push_back(device);
   files_.push_back(outside);
-  return outside >= 0;
+  counters_.push_back(std::make_unique<Counters>(host_->stack()));
+  if (counters_.back()->addDevice(device) == 0) return outside >= 0;
+  complain("the counters have no room");
+  return false;
+}
+
+// On the disk, or on a file system of its own on a loop device.
+std::string Stack::makeDirectory(const Cell& cell) {
+  if (cell.medium != Medium::kLoop) return folder_.path;
+  mounted_ = std::make_unique<test::Mounted>(kDisks * kDeviceBytes);
+  if (mounted_->path.empty()) complain(mounted_->why);
+  return mounted_->path;
 }
 
 void Stack::openAll(const Cell& cell) {
-  if (failed(Host::open({.requests = 4096, .bufferBytes = 8 << 20}, &host_), "openHost")) return;
+  const bool owns = cell.volume.devices == 0;
+  const bool uring = !owns || cell.medium != Medium::kPosix;  // else the driver that stands in
+  if (failed(Host::open({.requests = 4096, .bufferBytes = 8 << 20, .uring = uring}, &host_), "openHost")) return;
   for (size_t i = 0; i < cell.volume.devices; ++i) {
     if (!openDevice(cell, i)) return;
-    counters_.push_back(std::make_unique<Counters>(host_->stack()));
-    if (counters_[i]->addDevice(devices_[i]) != 0) return complain("the counters have no room");
   }
+  Options options = cell.volume.open;
+  if (owns) options.emplace_back("directory", makeDirectory(cell));
   memory_.reset(static_cast<std::byte*>(aligned_alloc(4096, kDeviceBytes)));
   if (failed(host_->formatVolume(cell.volume.type, devices_, cell.volume.format, false), "formatVolume")) return;
-  if (failed(host_->openVolume("v", cell.volume.type, devices_, cell.volume.open, &volume_), "openVolume")) return;
+  if (failed(host_->openVolume("v", cell.volume.type, devices_, options, &volume_), "openVolume")) return;
   for (size_t i = 0; i < kDisks; ++i) {
     const std::string vm = "vm-" + std::to_string(i / 2), disk = "vd" + std::to_string(i % 2);
     if (failed(volume_->createDisk(vm, disk, kDiskBytes, &disks_.emplace_back()), "createDisk")) return;
+    for (sm_device* device : volume_->ownDevices(disks_.back())) {
+      if (!watch(device, options.back().second + "/" + vm + "/" + disk + ".img")) return;
+    }
   }
   open_ = true;
 }
@@ -163,9 +188,9 @@ void Stack::checkLedger() {
     below.operations -= before_[i].operations;
     below.bytes -= before_[i].bytes;
     if (all.operations == below.operations && all.bytes == below.bytes) continue;
-    complain("the ledger of d" + std::to_string(i) + " has " + std::to_string(all.operations) + " operations and " +
-             std::to_string(all.bytes) + " bytes; below it were " + std::to_string(below.operations) + " and " +
-             std::to_string(below.bytes));
+    complain(std::string("the ledger of ") + devices_[i]->name + " has " + std::to_string(all.operations) +
+             " operations and " + std::to_string(all.bytes) + " bytes; below it were " +
+             std::to_string(below.operations) + " and " + std::to_string(below.bytes));
   }
 }
 
@@ -219,8 +244,10 @@ DiskKey Stack::key(size_t disk) const {
 
 const std::byte* Stack::read(DeviceKey device, uint64_t offset, uint64_t length) {
   const std::string name = map_->deviceName(device);
-  const size_t index = std::stoul(name.substr(1));
-  const uint64_t from = offset / 4096 * 4096, to = std::min((offset + length + 4095) / 4096 * 4096, kDeviceBytes);
+  size_t index = 0;
+  while (devices_.at(index)->name != name) ++index;
+  const uint64_t from = offset / 4096 * 4096;
+  const uint64_t to = std::min<uint64_t>((offset + length + 4095) / 4096 * 4096, devices_[index]->bytes);
   const ssize_t got = pread(files_[index], memory_.get(), to - from, static_cast<off_t>(from));
   if (got != static_cast<ssize_t>(to - from)) {
     complain("cannot read " + name + " at " + std::to_string(offset));
@@ -233,6 +260,10 @@ Stack::~Stack() {
   endFaults();
   detach();
   if (host_) {
+    // A volume's own devices go with its disks.
+    for (const auto& counters : counters_) {
+      if (counters->detach(kTimeout) != 0) complain("the counters do not let go");
+    }
     for (VirtualDisk* disk : disks_) {
       if (disk) failed(volume_->closeDisk(disk), "closeDisk");
     }
@@ -240,12 +271,11 @@ Stack::~Stack() {
       const Failure failure = host_->closeVolume(volume_);
       if (!faulted_) failed(failure, "closeVolume");
     }
-    for (const auto& counters : counters_) {
-      if (counters->detach(kTimeout) != 0) complain("the counters do not let go");
-    }
     failed(host_->close(), "closeHost");
   }
-  for (int file : files_) close(file);
+  for (int file : files_) {
+    if (file >= 0) close(file);
+  }
   for (LoopDevice& loop : loops_) {
     std::string why;
     if (loopDetach(&loop, &why) != 0) complain(why);

@@ -11,6 +11,7 @@
 #include "cell.h"
 #include "host/host.h"
 #include "intercept/probe.h"
+#include "native/host/mounted.h"
 #include "native/host/support.h"
 #include "oracle/content.h"
 #include "policies/counters.h"
@@ -62,11 +63,15 @@ class Stack {
   bool failed(const sm::Failure& failure, const char* what);
   void openAll(const Cell& cell);
   bool openDevice(const Cell& cell, size_t index);
+  // Counts what a device is asked, and reads outside of the stack what it holds.
+  bool watch(sm_device* device, const std::string& path);
+  std::string makeDirectory(const Cell& cell);
 
   const Cell& cell_;
   Outcome* outcome_;
   bool open_ = false;
-  sm::test::TempFolder folder_{sm::test::memoryFolder()};
+  sm::test::TempFolder folder_;
+  std::unique_ptr<sm::test::Mounted> mounted_;
   std::vector<sm::LoopDevice> loops_;
   std::vector<int> files_;  // for reading outside the stack, by device
   std::unique_ptr<std::byte, FreeMemory> memory_;

@@ -31,8 +31,8 @@ void compareExtent(Stack& stack, uint32_t disk, const VirtualExtent& extent, Pla
       if (!stillMapped(stack, disk, extent.diskOffset + at, here)) return;
       ++outcome.wrong;
       stack.complain("disk " + std::to_string(disk) + " offset " + std::to_string(extent.diskOffset + at) +
-                     " is said to be at d" + std::to_string(place.device) + " " + std::to_string(here.offset) + ": " +
-                     what);
+                     " is said to be at " + stack.map().deviceName(place.device) + " " + std::to_string(here.offset) +
+                     ": " + what);
     };
     if (const oracle::Bytes* acknowledged = stack.content().acknowledged(unit)) {
       outcome.compared += kBlock;

@@ -35,6 +35,15 @@ VolumeKind asItIs(const std::string& issue) {
   return kind;
 }
 
+// A file for each disk, in a directory.
+VolumeKind inDirectory(const std::string& issue) {
+  VolumeKind kind = asItIs(issue);
+  kind.name = "kernel " + issue;
+  kind.type = "kernel";
+  kind.devices = 0;
+  return kind;
+}
+
 VolumeKind fixture(const std::string& name, const std::string& file, Options format, Foretold writes, Foretold reads) {
   return {name, SM_FIXTURES "/" + file + ".so", 2, std::move(format), writes, reads};
 }
@@ -88,6 +97,7 @@ std::vector<VolumeKind> volumeKinds() {
   // In time it is written to the journal alone, a ring.
   kinds.push_back(between(0.03, 0.9, fixture("journalling, early", "journalling", {{"ack", "early"}}, kRoom, kCloned)));
   for (const char* issue : {"clone", "fresh"}) kinds.push_back(asItIs(issue));
+  for (const char* issue : {"clone", "fresh"}) kinds.push_back(inDirectory(issue));
   return kinds;
 }
 

@@ -61,11 +61,12 @@ int32_t transfer(const OpenFile& file, const sm_request& request, const Scratch&
 }
 
 int32_t discard(const OpenFile& file, const sm_request& request) {
+  if (!file.blockDevice) {  // what is discarded reads as zeroes: there is no doing nothing
+    const int flags = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    return fallocate(file.fd, flags, request.offset, request.length) == 0 ? 0 : -errno;
+  }
   uint64_t range[2] = {request.offset, request.length};
-  const int result =
-      file.blockDevice ? ioctl(file.fd, BLKDISCARD, range)
-                       : fallocate(file.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, request.offset, request.length);
-  return result == 0 || errno == EOPNOTSUPP ? 0 : -errno;
+  return ioctl(file.fd, BLKDISCARD, range) == 0 || errno == EOPNOTSUPP ? 0 : -errno;
 }
 
 int32_t writeZeroes(const OpenFile& file, const sm_request& request, const Scratch& scratch) {

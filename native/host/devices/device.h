@@ -33,6 +33,7 @@ struct DeviceFacts {
   uint32_t blockSize = 0;
   uint32_t maxTransfer = 1 << 20;  // bytes
   bool direct = false, shared = false, readOnly = false, discard = false;
+  bool discardZeroes = false;        // what was discarded reads as zeroes
   std::string journal;               // of recording: its path
   std::vector<std::string> notices;  // what the user should know, one sentence each: no O_DIRECT, …
 };

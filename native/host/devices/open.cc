@@ -63,6 +63,7 @@ Failure describe(const DeviceSpec& spec, bool direct, OpenFile* file, DeviceFact
   facts->bytes = found.bytes / facts->blockSize * facts->blockSize;
   facts->discard =
       !spec.readOnly && found.discard && (file->blockDevice || takesHoles(file->fd, found.bytes, facts->blockSize));
+  facts->discardZeroes = facts->discard && !file->blockDevice;  // a hole
   if (facts->bytes == 0)
     return openFailure(spec, EINVAL, "ERR_STRATAMAP_SIZE", "it holds not one block; give it a size first");
   if (facts->bytes != found.bytes) {

@@ -158,6 +158,7 @@ Failure open(const DeviceSpec& spec, const std::vector<IoThread*>&, std::unique_
   DeviceFacts facts;
   if (Failure failure = openFile(spec, &file, &facts)) return failure;
   auto fd = std::make_unique<OwnedFd>(file.fd);
+  facts.discardZeroes = false;  // after a crash it may hold what was there
   facts.journal = spec.journal;
   Failure failure;
   std::unique_ptr<JournalWriter> journal;

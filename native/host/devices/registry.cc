@@ -63,7 +63,8 @@ void Device::publish(const sm_device_ops* ops) {
   static std::atomic<uint32_t> nextId{1};
   contract_.id = nextId.fetch_add(1, std::memory_order_relaxed);
   contract_.flags = (facts_.readOnly ? SM_DEVICE_READ_ONLY : 0) | (facts_.shared ? SM_DEVICE_SHARED : 0) |
-                    (facts_.discard ? SM_DEVICE_DISCARD : 0);
+                    (facts_.discard ? SM_DEVICE_DISCARD : 0) | (facts_.discardZeroes ? SM_DEVICE_DISCARD_ZEROES : 0) |
+                    (facts_.direct ? SM_DEVICE_DIRECT : 0);
   contract_.name = facts_.name.c_str();
   contract_.bytes = facts_.bytes;
   contract_.block_size = facts_.blockSize;

@@ -6,17 +6,15 @@
 //
 // Options at open: issue (clone or fresh: how children are made; default clone).
 //
-// A discard becomes write-zeroes: a disk's discarded bytes read as zeroes, which a device does not promise of its own.
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "control.h"
-#include "flow.h"
 #include "options.h"
+#include "pass_io.h"
 #include "registry.h"
 #include "report.h"
 
@@ -27,45 +25,10 @@ constexpr const char* kType = "nbd";
 
 using Long = unsigned long long;
 
-// The path of an I/O.
-//
-// Thread contract: on the home I/O thread, but for the constructor.
-class PassIo final : public Flow {
- public:
-  using Flow::Flow;
-
- private:
-  void advance(sm_request* request) override {
-    if (request->op == SM_OP_FLUSH) return advanceFlush(request);
-    RequestState& state = stateOf(request);
-    const uint8_t op = request->op == SM_OP_DISCARD ? uint8_t{SM_OP_WRITE_ZEROES} : request->op;
-    const uint64_t most = op == SM_OP_WRITE_ZEROES ? UINT64_MAX : maxTransfer_;
-    while (state.cursor < request->length) {
-      if (park(request)) return;
-      const uint64_t length = std::min(request->length - state.cursor, most);
-      sm_request* child = children_.make(request, op, state.cursor, length);
-      if (!child) return starve(request);
-      child->offset = request->offset + state.cursor;
-      sm_request_push(child, onData, this, reinterpret_cast<uint64_t>(request));
-      ++state.pending;
-      state.cursor += length;
-      sm_device_submit(devices_[0], child);
-    }
-    issued(request);
-  }
-
-  static void onData(sm_request* child, void* context, uint64_t parent) {
-    auto* io = static_cast<PassIo*>(context);
-    const int32_t status = child->status;
-    io->children_.put(child);
-    io->settle(reinterpret_cast<sm_request*>(parent), status);
-  }
-};
-
 // A device, and the disk that it is.
 struct Slot {
   Slot(const sm_services* services, sm_device* which, Issue issue)
-      : device(which), io(services, &which, 1, issue, durability) {}
+      : device(which), io(services, which, issue, PassIo::Discards::kGiveBack, durability) {}
   bool is(const char* otherVm, const char* otherName) const {
     return !vm.empty() && vm == otherVm && name == otherName;
   }

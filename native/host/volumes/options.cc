@@ -11,6 +11,8 @@ namespace {
 
 using Long = unsigned long long;
 
+constexpr const char* kIssues[] = {"clone", "fresh", nullptr};  // by Issue
+
 bool parseNumber(const char* text, bool suffix, uint64_t* out) {
   uint64_t value = 0;
   const char* at = text;
@@ -35,13 +37,20 @@ bool parseNumber(const char* text, bool suffix, uint64_t* out) {
 int32_t parseOne(const char* type, const sm_option& option, const OptionSpec& spec, sm_error* error) {
   const char* text = option.value ? option.value : "";
   if (spec.refusal) return report(error, -EINVAL, "option '%s' of volume '%s': %s", option.key, type, spec.refusal);
-  if (spec.kind == OptionSpec::kIssue) {
-    const bool fresh = !strcmp(text, "fresh");
-    if (!fresh && strcmp(text, "clone"))
-      return report(error, -EINVAL, "option '%s' of volume '%s' is '%.64s': give clone or fresh", option.key, type,
-                    text);
-    *spec.out = static_cast<uint64_t>(fresh ? Issue::kFresh : Issue::kClone);
+  if (spec.kind == OptionSpec::kText) {
+    if (!*text) return report(error, -EINVAL, "option '%s' of volume '%s' is empty: give it", option.key, type);
+    *spec.text = text;
     return 0;
+  }
+  if (spec.kind == OptionSpec::kIssue || spec.kind == OptionSpec::kWord) {
+    std::string known;
+    const char* const* words = spec.words ? spec.words : kIssues;
+    for (uint64_t i = 0; words[i]; ++i) {
+      if (!strcmp(text, words[i])) return *spec.out = i, 0;
+      known += std::string(i ? " or " : "") + words[i];
+    }
+    return report(error, -EINVAL, "option '%s' of volume '%s' is '%.64s': give %s", option.key, type, text,
+                  known.c_str());
   }
   uint64_t value = 0;
   const bool size = spec.kind == OptionSpec::kSize;

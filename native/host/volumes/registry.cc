@@ -4,10 +4,7 @@ namespace sm {
 namespace {
 
 constexpr const sm_volume_ops* kVolumes[] = {
-    &extentOps,
-    &logOps,
-    &stripeOps,
-    &nbdOps,
+    &extentOps, &logOps, &stripeOps, &nbdOps, &kernelOps,
 };
 
 }  // namespace

@@ -26,8 +26,10 @@ struct sm_device_ops {
 
 enum sm_device_flag {
   SM_DEVICE_READ_ONLY = 1u << 0,
-  SM_DEVICE_SHARED = 1u << 1,  /* others may write to the medium at any time */
-  SM_DEVICE_DISCARD = 1u << 2, /* discards reach the medium; without it they complete and do nothing */
+  SM_DEVICE_SHARED = 1u << 1,         /* others may write to the medium at any time */
+  SM_DEVICE_DISCARD = 1u << 2,        /* discards reach the medium; without it they complete and do nothing */
+  SM_DEVICE_DISCARD_ZEROES = 1u << 3, /* and what was discarded reads as zeroes */
+  SM_DEVICE_DIRECT = 1u << 4,         /* I/O goes past the page cache */
 };
 
 typedef struct sm_device {

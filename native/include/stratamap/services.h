@@ -74,6 +74,16 @@ struct sm_services {
 
   /* Says something to the user. From any thread. */
   void (*log)(const sm_services *self, int level, const char *message);
+
+  /* --- devices of the volume's own, for one that keeps its data in files. For the calls that may block, on the thread
+   * of the call; a table of `size` that ends before them has none. device_open opens a regular file or a block device
+   * exclusively, past the page cache where that can be (SM_DEVICE_DIRECT). Tools find it as "VOLUME/name", with the
+   * name that the volume was opened by, which must be unique in the host; of what is longer than SM_NAME_MAX the end is
+   * replaced by its hash. Returns 0 or a negative errno, and `*error` then says why. device_close: no request is in
+   * flight on it. A device that is opened by disk_open or disk_resize is that disk's, and is watched with it; one that
+   * any other entry opens must be closed again before that returns. */
+  int32_t (*device_open)(const sm_services *self, const char *name, const char *path, sm_device **out, sm_error *error);
+  void (*device_close)(const sm_services *self, sm_device *device);
 };
 
 /* What a tool that attaches to a running host is given. Every entry may be called from any thread that is not an I/O

@@ -22,6 +22,10 @@ typedef struct sm_disk_info {
   uint64_t bytes;
 } sm_disk_info;
 
+enum sm_volume_flag {
+  SM_VOLUME_NO_DEVICES = 1u << 0, /* is given no device, and opens its own; without it: always one or more */
+};
+
 typedef struct sm_volume_ops {
   uint32_t version; /* SM_CONTRACT_VERSION */
   uint32_t size;    /* sizeof(sm_volume_ops) */
@@ -40,7 +44,8 @@ typedef struct sm_volume_ops {
    * also where it fails. */
   int32_t (*close)(void *volume, sm_error *error);
 
-  /* `bytes` is a multiple of the block size of the devices. -EEXIST, -ENOSPC, -EFBIG (can never hold it). */
+  /* `bytes` is a multiple of the block size of the devices, at least of 512. -EEXIST, -ENOSPC, -EFBIG (can never hold
+   * it). */
   int32_t (*disk_create)(void *volume, const char *vm, const char *name, uint64_t bytes, sm_error *error);
   int32_t (*disk_list)(void *volume, void (*each)(void *context, const sm_disk_info *info), void *context,
                        sm_error *error);
@@ -55,6 +60,8 @@ typedef struct sm_volume_ops {
    * block size, has at most SM_IOV_MAX segments and is not longer than 1 MiB if it carries data. The volume issues
    * children and completes the request by sm_request_complete. */
   void (*submit)(void *volume, void *disk, sm_request *request);
+
+  uint32_t flags; /* enum sm_volume_flag; 0 where a table ends before it */
 } sm_volume_ops;
 
 /* The one symbol that a shared object exports. */

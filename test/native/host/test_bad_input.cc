@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <fstream>
 #include <iterator>
 
@@ -88,7 +89,7 @@ TEST_CASE("volumes: no device, one twice, one that is taken, an unknown type") {
   Volume *volume = nullptr, *second = nullptr;
   checkFailure(host->formatVolume("extent", {}, {}, false), EINVAL, "EINVAL", "volume", "no device");
   checkFailure(host->formatVolume("raid7", {a}, {}, false), EINVAL, "ERR_STRATAMAP_VOLUME_TYPE", "volume",
-               "use extent, log, stripe, nbd, or a path that ends in .so");
+               "use extent, log, stripe, nbd, kernel, or a path that ends in .so");
   checkFailure(host->formatVolume("stripe", {a, a}, {}, false), EINVAL, "EINVAL", "device", "twice");
   checkFailure(host->formatVolume("extent", {nullptr}, {}, false), EBADF, "ERR_STRATAMAP_CLOSED", "device", "not open");
   checkFailure(host->formatVolume("extent", {a}, {{"colour", "blue"}}, false), EINVAL, "EINVAL", "volume", "colour");
@@ -242,6 +243,11 @@ TEST_CASE("a table of functions is judged by its fields alone") {
   sm_volume_ops larger = good;
   larger.size += 64;  // of a host to come
   CHECK_FALSE(checkVolumeTable("larger", &larger));
+  sm_volume_ops older = good;  // from before there were flags
+  older.size = offsetof(sm_volume_ops, flags);
+  older.flags = SM_VOLUME_NO_DEVICES;
+  CHECK_FALSE(checkVolumeTable("older", &older));
+  CHECK(volumeFlags(older) == 0);
   const auto refused = [&](const sm_volume_ops* ops, const std::string& says) {
     checkFailure(checkVolumeTable("bad", ops), EINVAL, "ERR_STRATAMAP_CONTRACT", "volume", says);
   };
@@ -250,7 +256,7 @@ TEST_CASE("a table of functions is judged by its fields alone") {
   bad.version = 0;
   refused(&bad, "version 0");
   bad = good;
-  bad.size -= 8;
+  bad.size = offsetof(sm_volume_ops, flags) - 8;
   refused(&bad, "bytes");
   bad = good;
   bad.open = nullptr;

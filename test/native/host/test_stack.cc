@@ -205,7 +205,7 @@ TEST_CASE("a host says what the user should know") {
   const std::vector<std::string> notices = host->notices();
   REQUIRE_FALSE(notices.empty());
   CHECK(notices[0].find("io_uring") != std::string::npos);
-  CHECK(volumeTypes() == std::vector<std::string>{"extent", "log", "stripe", "nbd"});
+  CHECK(volumeTypes() == std::vector<std::string>{"extent", "log", "stripe", "nbd", "kernel"});
   const auto drivers = deviceDrivers();
   for (const char* driver : {"null", "posix"}) {
     CHECK(std::find(drivers.begin(), drivers.end(), driver) != drivers.end());

@@ -50,6 +50,16 @@ test('what is left out has its default, and paths are meant from the folder of t
   });
 });
 
+test('a directory of images takes no devices, and is meant from the folder of the file', async () => {
+  const { config, folder } = await read(`
+volumes: { v0: { type: kernel, options: { directory: images, allocate: full } } }
+disks: { vm-1/vda: { volume: v0 } }`);
+  expect(config.devices).toEqual({});
+  expect(config.volumes).toEqual({
+    v0: { type: 'kernel', options: { directory: path.join(folder, 'images'), allocate: 'full' }, create: false },
+  });
+});
+
 test('everything, as in the example', async () => {
   const config = await readServeConfig(path.join(checkout, 'examples/host.yaml'));
   expect(config).toMatchObject({
@@ -75,7 +85,7 @@ test.each([
 const DISK = 'disks: { vm-1/vda: { volume: v0 } }';
 /** What is put in the place of what, or behind everything; and the problems. */
 const MISTAKES: [name: string, from: string, to: string, problems: string[]][] = [
-  ['nothing at all', LEAST, '', ['1:1 devices is missing', '1:1 volumes is missing', '1:1 disks is missing']],
+  ['nothing at all', LEAST, '', ['1:1 volumes is missing', '1:1 disks is missing']],
   ['a list', LEAST, '- 1', ['1:1  is [1]: write a mapping with some of the keys host, devices']],
   ['no YAML', LEAST, '\na: [1\nb: 2', ['3:1  is no valid YAML']],
   [
@@ -148,6 +158,25 @@ const MISTAKES: [name: string, from: string, to: string, problems: string[]][] =
     ['3:24 volumes.v0.type is "exten": write extent, log, stripe'],
   ],
   ['no devices', '[d0]', '[]', ['volumes.v0.devices is []: write a list of the names']],
+  ['devices left out', ', devices: [d0]', '', ['3:12 volumes.v0.devices is missing: write a list of the names']],
+  [
+    'devices of a directory',
+    'type: extent',
+    'type: kernel, create: true, options: { directory: a }',
+    ['volumes.v0.create is true, but a directory is not', 'volumes.v0.devices means nothing to a directory of images'],
+  ],
+  [
+    'no directory',
+    'type: extent, devices: [d0]',
+    'type: kernel',
+    ['volumes.v0.options.directory is missing: write the path of a directory'],
+  ],
+  [
+    'a directory that is none',
+    'type: extent, devices: [d0]',
+    'type: kernel, options: { directory: 5 }',
+    ['volumes.v0.options.directory is 5: write the path of a directory'],
+  ],
   [
     'a device that is none',
     '[d0]',
