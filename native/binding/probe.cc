@@ -94,9 +94,23 @@ Failure probeFailure(int status, std::string message) {
   return failed(-status, "probe", std::move(message), status == -ENOTSUP ? "ERR_STRATAMAP_UNSUPPORTED" : nullptr);
 }
 
+// The image file of a disk whose requests reach it one by one, whole and in order: by a volume of type `kernel`.
+std::string imageOf(const HostBox& host, const sm_disk* wanted) {
+  for (VirtualDisk* disk : host.disks) {
+    if (disk->contract() != wanted) continue;
+    for (const Volume* volume : host.volumes) {
+      if (volume->type() != "kernel") continue;
+      const std::vector<std::string> paths = volume->ownPaths(disk);
+      if (paths.size() == 1) return paths[0];
+    }
+  }
+  return "";
+}
+
 // Attaches to everything that is open; what is opened later is added then.
-Failure attach(ProbeBox& box, std::shared_ptr<AddressMap> map, const ProbeOptions& options) {
+Failure attach(ProbeBox& box, std::shared_ptr<AddressMap> map, ProbeOptions options) {
   HostBox& host = *box.host;
+  options.fileOf = [&host](const sm_disk* disk) { return imageOf(host, disk); };
   std::string why;
   std::unique_ptr<Probe> probe;
   if (int status = Probe::create(host.host->stack(), std::move(map), options, &probe, &why); status < 0) {

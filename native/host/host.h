@@ -47,6 +47,7 @@ class Volume {
   const std::vector<sm_device*>& devices() const;  // that it was given
   // Those that the volume has opened itself for an open disk. Until that is closed or resized; nobody else's.
   std::vector<sm_device*> ownDevices(const VirtualDisk* disk) const;
+  std::vector<std::string> ownPaths(const VirtualDisk* disk) const;  // of their files
   Failure createDisk(const std::string& vm, const std::string& name, uint64_t bytes,
                      VirtualDisk** out);  // and opens it
   Failure openDisk(const std::string& vm, const std::string& name, VirtualDisk** out);

@@ -71,4 +71,12 @@ std::vector<sm_device*> OwnDevices::of(const DiskRegistry::Name& disk) const {
   return devices;
 }
 
+std::vector<std::string> OwnDevices::pathsOf(const DiskRegistry::Name& disk) const {
+  std::vector<std::string> paths;
+  for (const Entry& entry : entries_) {
+    if (entry.disk == disk) paths.push_back(entry.device->facts().path);
+  }
+  return paths;
+}
+
 }  // namespace sm

@@ -29,6 +29,7 @@ class OwnDevices {
   void closeAll();
 
   std::vector<sm_device*> of(const DiskRegistry::Name& disk) const;
+  std::vector<std::string> pathsOf(const DiskRegistry::Name& disk) const;
 
  private:
   struct Entry {

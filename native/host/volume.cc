@@ -137,6 +137,14 @@ std::vector<sm_device*> Volume::ownDevices(const VirtualDisk* disk) const {
   return {};
 }
 
+std::vector<std::string> Volume::ownPaths(const VirtualDisk* disk) const {
+  std::lock_guard<std::mutex> lock(state->mutex);
+  for (const auto& [open, entry] : state->disks) {
+    if (open == disk) return state->own.pathsOf(entry.name);
+  }
+  return {};
+}
+
 Failure Volume::createDisk(const std::string& vm, const std::string& name, uint64_t bytes, VirtualDisk** out) {
   const DiskRegistry::Name diskName{vm, name};
   std::lock_guard<std::mutex> lock(state->mutex);
