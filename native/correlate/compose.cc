@@ -61,6 +61,7 @@ void Correlator::compose(uint32_t slot, const Observed::Trail& trail) {
   Observed& seen = *observed_;
   const Observed::Chain& down = seen.chains[context.disk];
   const std::vector<DeviceKey>& chain = down.devices;
+  if (down.trusted == 0) return;
   for (const Observed::Step& step : trail) {
     if (std::find(chain.begin(), chain.end(), step.device) != chain.end()) continue;
     ++seen.counters.foreign;

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cinttypes>
 #include <cstdio>
+#include <filesystem>
 #include <utility>
 
 #include "host/failures.h"
@@ -40,7 +41,9 @@ Failure OwnDevices::open(const std::string& name, const std::string& path, sm_de
   if (!names_.reserve(spec.name)) {
     return openFailure(spec, EEXIST, nullptr, "a device of that name is open: close that, or give it another name");
   }
-  entries_.push_back({nullptr, disk_});
+  std::error_code error;
+  const std::filesystem::path file = std::filesystem::canonical(path, error);
+  entries_.push_back({nullptr, disk_, error ? path : file.string()});
   if (Failure failure = openDevice(spec, threads_, &entries_.back().device)) {
     entries_.pop_back();
     names_.release(spec.name);
@@ -74,7 +77,7 @@ std::vector<sm_device*> OwnDevices::of(const DiskRegistry::Name& disk) const {
 std::vector<std::string> OwnDevices::pathsOf(const DiskRegistry::Name& disk) const {
   std::vector<std::string> paths;
   for (const Entry& entry : entries_) {
-    if (entry.disk == disk) paths.push_back(entry.device->facts().path);
+    if (entry.disk == disk) paths.push_back(entry.path);
   }
   return paths;
 }

@@ -35,6 +35,7 @@ class OwnDevices {
   struct Entry {
     std::unique_ptr<Device> device;
     DiskRegistry::Name disk;
+    std::string path;  // of the file, where the volume named it by a descriptor (/proc/self/fd) as well
   };
   const std::string volume_;
   const std::vector<IoThread*> threads_;
