@@ -239,6 +239,8 @@ export interface Native {
   probeDrain(probe: ProbeHandle, to: Float64Array): number;
   probeWait(probe: ProbeHandle): Promise<void>;
   probeState(probe: ProbeHandle): NativeProbeState;
+  /** 0, or a negative errno (-38: on the uppermost device alone) and why. */
+  tryKernel(): { status: number; why: string };
   probeNotices(probe: ProbeHandle): string[];
   associations(): Record<string, { carrier: string; correlations: string[]; kernel: boolean }>;
 

@@ -15,6 +15,7 @@
 #include "binding/errors.h"
 #include "binding/handles.h"
 #include "binding/job.h"
+#include "intercept/kernel/tryout.h"
 
 namespace sm::binding {
 namespace {
@@ -234,6 +235,15 @@ Napi::Value probeNotices(const Napi::CallbackInfo& info) {
   return all;
 }
 
+// tryKernel(): { status: 0 or a negative errno, why }. Blocks for a moment.
+Napi::Value tryKernel(const Napi::CallbackInfo& info) {
+  std::string why;
+  Napi::Object result = Napi::Object::New(info.Env());
+  result["status"] = double(sm::tryKernel(&why));
+  result["why"] = why;
+  return result;
+}
+
 // associations(): { name: { carrier, correlations, kernel } }.
 Napi::Value associations(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -267,6 +277,7 @@ void addProbe(Napi::Object exports) {
   addFunction<probeWait>(exports, "probeWait");
   addFunction<probeNotices>(exports, "probeNotices");
   addFunction<probeState>(exports, "probeState");
+  addFunction<tryKernel>(exports, "tryKernel");
   addFunction<associations>(exports, "associations");
 }
 

@@ -2,73 +2,19 @@
 // same folder as the disks. What a file system or a device in between changes (fscrypt, dm-crypt, compression), or
 // writes at another time (btrfs with checksums), is found out here, before a guest's first request.
 #include <fcntl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
 #include <mutex>
 #include <random>
 #include <utility>
 
 #include "correlate/hint.h"
 #include "intercept/kernel/observer.h"
+#include "intercept/kernel/tagged_io.h"
 
 namespace sm {
-
-namespace {
-
-constexpr size_t kBlock = 4096;
-constexpr int kWhoProcess = 1;  // IOPRIO_WHO_PROCESS: the calling thread, by 0
-
-using Block = std::unique_ptr<std::byte, decltype(&std::free)>;
-Block makeBlock() { return {static_cast<std::byte*>(std::aligned_alloc(kBlock, kBlock)), std::free}; }
-
-class File {
- public:
-  explicit File(int fd) : fd_(fd) {}
-  ~File() {
-    if (fd_ >= 0) close(fd_);
-  }
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-  int fd() const { return fd_; }
-
- private:
-  const int fd_;
-};
-
-// Transfers `length` bytes with an I/O priority; 0 or a negative errno.
-template <class Transfer>
-int withPriority(uint16_t priority, uint64_t length, Transfer transfer) {
-  const long before = syscall(SYS_ioprio_get, kWhoProcess, 0);
-  if (syscall(SYS_ioprio_set, kWhoProcess, 0, priority) != 0) return -errno;
-  const ssize_t moved = transfer();
-  const int result = moved == ssize_t(length) ? 0 : moved < 0 ? -errno : -EIO;
-  syscall(SYS_ioprio_set, kWhoProcess, 0, before < 0 ? 0 : before);
-  return result;
-}
-
-// The bytes of a device in these places, one behind the other; false: they cannot be read.
-bool readPlaces(const std::string& device, const std::vector<Range>& places, uint16_t priority, std::byte* out) {
-  const File file(open(device.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC));
-  if (file.fd() < 0) return false;
-  const Block block = makeBlock();
-  for (const Range& place : places) {
-    const auto transfer = [&] {
-      return pread(file.fd(), block.get(), place.length(), static_cast<off_t>(place.begin));
-    };
-    if (withPriority(priority, place.length(), transfer) != 0) return false;
-    std::memcpy(out, block.get(), place.length());
-    out += place.length();
-  }
-  return true;
-}
-
-}  // namespace
 
 // A block of some request of late, against what stands in its places.
 void Observer::compareSample() {
@@ -118,9 +64,7 @@ int Observer::checkStack(const std::string& folder, const BlockChain& chain, con
     seen_.clear();
     checking_ = true;
   }
-  int error = file.fd() < 0 ? -errno : withPriority(correlator_.hints()->ownPriority(), kBlock, [&] {
-    return pwrite(file.fd(), block.get(), kBlock, 0);
-  });
+  const int error = file.fd() < 0 ? -errno : writeBlock(file.fd(), correlator_.hints()->ownPriority(), block.get());
   std::vector<BlockIo> seen;
   {
     std::lock_guard lock(map_.mutex());
