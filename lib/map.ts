@@ -1,5 +1,6 @@
 // The address map: which virtual disk's bytes lie where.
 import * as check from './arguments.js';
+import { partitionOf } from './block_device.js';
 import type { Device } from './device.js';
 import { closed, wrongType } from './errors.js';
 import { type MapHandle, native } from './native.js';
@@ -134,20 +135,23 @@ class AddressMap {
 
   /**
    * What is known to lie in a range of a device, by offset. What nothing is known of is left out; a range of several
-   * owners is told once for each.
+   * owners is told once for each. Of a partition, by its path ('/dev/loop0p1'), offsets are from its own beginning.
    */
   owners(device: Device | string, offset: number, length: number): Owner[] {
     const handle = this.#use();
     const name = typeof device === 'string' ? device : check.name(check.object(device, 'device').name, 'device.name');
     check.range(offset, length);
-    if (length === 0) return [];
-    const words = native.mapOwners(handle, name, offset, length);
+    const part = partitionOf(name);
+    const [whole, start] = part ? [part.disk, part.start] : [name, 0];
+    const most = part ? Math.max(0, Math.min(length, part.length - offset)) : length;
+    if (most === 0) return [];
+    const words = native.mapOwners(handle, whole, start + offset, most);
     const owners: Owner[] = [];
     for (let at = 0; at < words.length; at += 5) {
       const flags = words[at + 2] as number;
       const owner = this.#names.disk(words[at + 3] as number);
       owners.push({
-        offset: words[at] as number,
+        offset: (words[at] as number) - start,
         length: words[at + 1] as number,
         ...flagged(flags),
         vm: owner.vm,

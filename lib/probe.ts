@@ -220,6 +220,10 @@ export async function attachProbe(host: HostHandle, options: ProbeOptions): Prom
     throw unsupported(`correlation for association ${association} that is called`, correlation, found.correlations);
   }
   check.integer(capacity, 'capacity', 64, 2 ** 22);
+  for (const key of ['tagging', 'maxAge', 'levels'] as const) {
+    if (association !== 'hint' && options[key] !== undefined)
+      throw wrongType(`${key} is for association hint alone`, 'ERR_INVALID_ARG_VALUE');
+  }
   check.oneOf(tagging, 'tagging', ['always', 'adaptive']);
   check.number(maxAge, 'maxAge', 1, 1e9);
   if (!Array.isArray(levels) || levels.length === 0 || new Set(levels).size !== levels.length)

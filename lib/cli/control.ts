@@ -95,11 +95,14 @@ function ledgerTable({ devices, unmapped, probe }: LedgerAnswer): string {
   return `${tableOf(head, rows, [1, 2, 3, 4])}written, and left unmapped: ${reasons || 'nothing'}\n${probeText(probe)}`;
 }
 
-function probeText({ attached, association, correlation, learning, stats }: LedgerAnswer['probe']): string {
+function probeText({ attached, association, correlation, learning, stats, notices }: LedgerAnswer['probe']): string {
   if (!attached) return 'no probe is attached\n';
-  const counts = Object.entries(stats ?? {}).map(([name, value]) => `${name} ${count(value)}`);
+  const { kernel, ...own } = stats ?? {};
+  const all = { ...own, ...(association === 'hint' ? kernel : {}) };
+  const counts = Object.entries(all).map(([name, value]) => `${name} ${count(value)}`);
   const now = learning ? 'it learns' : 'it waits for what was in flight';
-  return `a probe is attached: ${association}, ${correlation}; ${now}\n${counts.join(', ')}\n`;
+  const said = (notices ?? []).map((notice) => `${notice}\n`).join('');
+  return `a probe is attached: ${association}, ${correlation}; ${now}\n${counts.join(', ')}\n${said}`;
 }
 
 const probeAnswer = (state: LedgerAnswer['probe']): Answer => ({ json: state, text: probeText(state) });
@@ -109,11 +112,12 @@ const probeCommand = () =>
     .description('attach or detach the probe of a running serve, with I/O in flight')
     .showHelpAfterError('(see stratamap probe --help)')
     .addCommand(
-      asking('attach', 'learns from all devices and disks', async (client, { association, correlation }) =>
-        probeAnswer(await client.attachProbe({ association, correlation })),
+      asking('attach', 'learns from all devices and disks', async (client, { association, correlation, tagging }) =>
+        probeAnswer(await client.attachProbe({ association, correlation, tagging })),
       )
         .addOption(new Option('--association <name>', 'default: as configured, or serial').choices(ASSOCIATIONS))
-        .addOption(new Option('--correlation <name>', 'default: as configured, or descend').choices(CORRELATIONS)),
+        .addOption(new Option('--correlation <name>', 'default: as configured, or descend').choices(CORRELATIONS))
+        .addOption(new Option('--tagging <name>', 'of hint: default adaptive').choices(['adaptive', 'always'])),
     )
     .addCommand(
       asking('detach', 'learns no more; everything in the map is stale then', async (client) =>

@@ -19,6 +19,8 @@ export interface ProbeState {
   /** Whether what passes now teaches. */
   learning?: boolean;
   stats?: ProbeStats;
+  /** What the user should know. */
+  notices?: string[];
 }
 
 export interface LedgerAnswer extends Ledger {
@@ -54,6 +56,9 @@ const PARAMS = {
     association: name.optional(),
     correlation: name.optional(),
     capacity: z.int().optional(),
+    tagging: name.optional(),
+    maxAge: z.number().optional(),
+    levels: z.array(z.int()).optional(),
   }) as z.ZodType<ProbeRequest>,
   'probe.detach': nothing,
 } satisfies Record<keyof ControlMethods, z.ZodType>;
@@ -73,8 +78,8 @@ function methodsOf(service: Service): ControlMethods {
   const state = (): ProbeState => {
     const { probe } = service;
     if (!probe) return { attached: false };
-    const { association, correlation, learning, stats } = probe;
-    return { attached: true, association, correlation, learning, stats };
+    const { association, correlation, learning, stats, notices } = probe;
+    return { attached: true, association, correlation, learning, stats, notices };
   };
   return {
     disks: () => service.disks(),

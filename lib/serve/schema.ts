@@ -1,9 +1,10 @@
 // The shape of the configuration. Every message says what to write.
 import { z } from 'zod';
-import { type Association, associations } from '../probe.js';
+import { type Association, associations, type Tagging } from '../probe.js';
 import type { ServeConfig } from './config.js';
 
 const ASSOCIATIONS = Object.keys(associations()) as Association[];
+const TAGGING: Tagging[] = ['adaptive', 'always'];
 const CORRELATIONS = [...new Set(Object.values(associations()).flatMap(({ correlations }) => correlations))];
 
 type Issue = Parameters<z.core.$ZodErrorMap>[0];
@@ -152,6 +153,9 @@ export const schema: z.ZodType<Omit<ServeConfig, 'file'>> = keys({
     association: oneOf(...ASSOCIATIONS).default('serial'),
     correlation: oneOf(...CORRELATIONS).default('descend'),
     capacity: integer('how many requests are followed at once', 64, 2 ** 22).optional(),
+    tagging: oneOf(...TAGGING).optional(),
+    maxAge: integer('what is tagged anew when it was not for so long, in ms', 1, 1_000_000_000).optional(),
+    levels: list(integer('a level of the best-effort class', 0, 7), 'a list of levels').optional(),
   }).optional(),
   policies: list(keys({ limit }), 'a list of policies, each a key limit').default([]),
   control: keys({ socket: text('the path of the control socket') }).optional(),

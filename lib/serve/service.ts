@@ -1,4 +1,6 @@
 // What `stratamap serve` runs: everything of a configuration opened, and closed again in the order that loses nothing.
+
+import { partitionOf, sizeOfBlockDevice } from '../block_device.js';
 import type { Device } from '../device.js';
 import type { Disk } from '../disk.js';
 import { StratamapError } from '../errors.js';
@@ -6,7 +8,7 @@ import { type Host, openHost } from '../host.js';
 import type { Interposer } from '../interposer.js';
 import { type AddressMap, openMap } from '../map.js';
 import type { NbdServer } from '../nbd.js';
-import type { Association, Correlation, Probe } from '../probe.js';
+import type { Association, Correlation, Probe, Tagging } from '../probe.js';
 import type { Volume } from '../volume.js';
 import type { ExportConfig, ServeConfig } from './config.js';
 import { type ControlServer, openControlServer } from './control_server.js';
@@ -27,6 +29,10 @@ export interface ProbeRequest {
   association?: Association | undefined;
   correlation?: Correlation | undefined;
   capacity?: number | undefined;
+  tagging?: Tagging | undefined;
+  /** ms */
+  maxAge?: number | undefined;
+  levels?: number[] | undefined;
 }
 
 export interface ServedDevice {
@@ -172,6 +178,9 @@ export class Service {
   sizeOfDevice(device: string): number {
     const found = this.#devices.get(device) ?? this.#diskOn(device);
     if (found) return found.size;
+    // One of the kernel's, beneath those, which an observer told of.
+    const part = partitionOf(device);
+    if ((part?.disk ?? device) in this.map.ledger().devices) return part?.length ?? sizeOfBlockDevice(device);
     throw notServed('device', device, this.#devices);
   }
 
