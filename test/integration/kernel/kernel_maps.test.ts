@@ -13,8 +13,9 @@ const onBtrfs = needsHint('maps through btrfs', ['btrfs nodatacow', 'ext4 4k']);
 
 /** Everything that passed is mapped, on both devices, and rightly. */
 async function complete(watched: Watched): Promise<void> {
-  expect(await watched.rightByPlaces()).toEqual([0, 0]);
+  const missed = await watched.rightByPlaces();
   const { stats } = watched.probe;
+  expect(missed, JSON.stringify(stats)).toEqual([0, 0]);
   expect(stats).toMatchObject({ unrecorded: 0, evidenceLost: 0, losses: 0 });
   expect(watched.states().shared).toBe(0);
   await watched.verified();
