@@ -44,7 +44,9 @@ export type StratamapCode =
 export interface ErrorDetails {
   /** The errno, negative as in Node's own errors; see `util.getSystemErrorName`. */
   readonly errno?: number | undefined;
-  /** `host`, `device`, `volume`, `disk`, `loop`, `map`, `probe`, `interposer`, `nbd`, `serve` or `control`. */
+  /**
+   * `host`, `device`, `volume`, `disk`, `loop`, `map`, `probe`, `interposer`, `nbd`, `verify`, `serve` or `control`.
+   */
   readonly layer?: string | undefined;
   /** The device's name. */
   readonly device?: string | undefined;

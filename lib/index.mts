@@ -17,4 +17,5 @@ export {
   runWorkload,
   StratamapError,
   serve,
+  verify,
 } from './index.js';

@@ -83,6 +83,16 @@ export {
   serve,
   type VolumeConfig,
 } from './serve/index.js';
+export {
+  type BytesTally,
+  type DeviceVerification,
+  type FiemapTally,
+  type MapReader,
+  type Verification,
+  type VerifyOptions,
+  verify,
+  type WrongPlace,
+} from './verify/index.js';
 export type {
   CreateDiskOptions,
   DiskEntry,

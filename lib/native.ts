@@ -271,6 +271,16 @@ export interface Native {
   listenUnix(path: string, layer: string): Promise<{ fd: number; handle: UnixSocketHandle }>;
   /** Removes its name, if that is still its own. */
   unlinkUnix(socket: UnixSocketHandle): void;
+
+  /**
+   * FIEMAP of an open file. `ranges`: offset and length of each. Words: offset, place, length and FIEMAP's flags of each
+   * extent that meets a range, whole. The descriptor stays open until it settles.
+   */
+  fileExtents(fd: number, ranges: Float64Array): Promise<Float64Array>;
+  /** Of offsets, lengths and addresses, bytes; 0 where there is no O_DIRECT. */
+  directAlignment(fd: number): number;
+  /** Of a descriptor opened with O_DIRECT, which stays open until it settles. Shorter where the file ends before. */
+  readDirect(fd: number, alignment: number, offset: number, length: number): Promise<Buffer>;
 }
 
 /** The package's root, from lib/ as from dist/. */

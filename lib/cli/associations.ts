@@ -1,7 +1,7 @@
 // `stratamap associations`: what finds a request again, and through which volumes.
 import { Command } from 'commander';
 import { type Association, associations, type Capability, capabilities, type Recall } from '../index.js';
-import { tableOf } from './table.js';
+import { fraction, tableOf } from './table.js';
 
 export function associationsCommand(): Command {
   return new Command('associations')
@@ -32,12 +32,8 @@ function carriers(): string {
 }
 
 const share = ({ bytes, mapped }: Recall) => mapped / bytes;
-/** Never rounded to 0 or 1. */
-const shown = (value: number) =>
-  value === 0 || value === 1 ? `${value}` : Math.min(0.99, Math.max(0.01, value)).toFixed(2);
-
 function range(values: number[]): string {
-  const [least, most] = [shown(Math.min(...values)), shown(Math.max(...values))];
+  const [least, most] = [fraction(Math.min(...values), 2), fraction(Math.max(...values), 2)];
   return least === most ? least : `${least}–${most}`;
 }
 

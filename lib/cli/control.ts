@@ -1,53 +1,13 @@
 // The commands that ask a running `stratamap serve`.
 import { Command, InvalidArgumentError, Option } from 'commander';
-import {
-  associations,
-  type ControlClient,
-  connectControl,
-  type Extent,
-  type LedgerAnswer,
-  type Owner,
-  type ProbeRequest,
-} from '../index.js';
+import { associations, type Extent, type LedgerAnswer, type Owner } from '../index.js';
+import { type Answer, asking } from './asking.js';
 import { formatBytes, parseSize } from './size.js';
-import { count, failWith, tableOf } from './table.js';
+import { count, tableOf } from './table.js';
 
 const ASSOCIATIONS = Object.keys(associations());
 const CORRELATIONS = [...new Set(Object.values(associations()).flatMap(({ correlations }) => correlations))];
-const SOCKET = '/run/stratamap/control.sock';
 const BLOCK = 4096; // bytes
-
-/** What a command prints: an object for --json, or text. */
-interface Answer {
-  json: unknown;
-  text: string;
-}
-
-interface Flags extends ProbeRequest {
-  socket: string;
-  json?: true;
-}
-
-type Ask<Arguments extends unknown[]> = (client: ControlClient, flags: Flags, ...args: Arguments) => Promise<Answer>;
-
-function asking<Arguments extends unknown[]>(name: string, description: string, ask: Ask<Arguments>): Command {
-  const command = new Command(name)
-    .description(description)
-    .addOption(new Option('--socket <path>', 'the control socket').env('STRATAMAP_SOCKET').default(SOCKET))
-    .option('--json', 'print JSON and nothing else')
-    .showHelpAfterError(`(see stratamap ${name} --help)`);
-  return command.action(async (...given: unknown[]) => {
-    const args = given.slice(0, -2) as Arguments; // behind them come the options, and the command
-    const flags = command.opts<Flags>();
-    try {
-      await using client = await connectControl(flags.socket);
-      const answer = await ask(client, flags, ...args);
-      process.stdout.write(flags.json ? `${JSON.stringify(answer.json, null, 1)}\n` : answer.text);
-    } catch (error) {
-      failWith(name, error);
-    }
-  });
-}
 
 /** Bytes, as 4096 or 64K. */
 function bytesArgument(text: string): number {

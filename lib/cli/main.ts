@@ -8,6 +8,7 @@ import { controlCommands } from './control.js';
 import { demoCommand } from './demo/command.js';
 import { doctorCommand } from './doctor.js';
 import { serveCommand } from './serve.js';
+import { verifyCommand } from './verify.js';
 
 const program = new Command('stratamap');
 const { version, description } = JSON.parse(readFileSync(path.join(__dirname, '../../package.json'), 'utf8'));
@@ -24,5 +25,5 @@ program
   .addCommand(associationsCommand())
   .addCommand(serveCommand())
   .addCommand(doctorCommand());
-for (const command of controlCommands()) program.addCommand(command);
+for (const command of [...controlCommands(), verifyCommand()]) program.addCommand(command);
 program.parseAsync();

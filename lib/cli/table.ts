@@ -14,6 +14,12 @@ export function tableOf(head: string[], rows: string[][], numbers: readonly numb
 
 export const count = (number: number): string => number.toLocaleString('en-US');
 
+/** 0 to 1, never rounded to either. */
+export function fraction(value: number, digits: number): string {
+  const least = 10 ** -digits;
+  return value === 0 || value === 1 ? `${value}` : Math.min(1 - least, Math.max(least, value)).toFixed(digits);
+}
+
 /** Says why, and ends with 1. */
 export function failWith(command: string, error: unknown): void {
   const text = error instanceof Error ? error.message : String(error);

@@ -1,8 +1,11 @@
 // The other end of the control socket.
 import net from 'node:net';
 import { JSONRPCClient, JSONRPCErrorException } from 'json-rpc-2.0';
-import { StratamapError } from '../errors.js';
+import * as check from '../arguments.js';
+import { AbortError, StratamapError } from '../errors.js';
 import type { Extent, Owner } from '../map.js';
+import type { VerifyOptions } from '../verify/index.js';
+import { joined as joinedVerification, type Verification } from '../verify/result.js';
 import type { ControlMethods, LedgerAnswer, ProbeState } from './control_methods.js';
 import { linesOf, writeLine } from './lines.js';
 import type { ProbeRequest, ServedDisk } from './service.js';
@@ -114,6 +117,24 @@ export class ControlClient {
 
   ledger(): Promise<LedgerAnswer> {
     return this.#ask('ledger', {});
+  }
+
+  /** As verify, of a disk that is served and is a file, by parts: `signal` ends it after that which is under way. */
+  async verify(
+    disk: string,
+    { signal, onProgress }: Pick<VerifyOptions, 'signal' | 'onProgress'> = {},
+  ): Promise<Verification> {
+    check.signal(signal);
+    const size = (await this.disks()).find(({ vm, name }) => `${vm}/${name}` === disk)?.size ?? 1;
+    let whole: Verification | undefined;
+    for (let at = 0; at < size; ) {
+      if (signal?.aborted) throw new AbortError(signal.reason);
+      const { verification, end } = await this.#ask('verify', { disk, offset: at, length: size - at });
+      whole = joinedVerification(whole, verification);
+      at = end;
+      onProgress?.(at, size);
+    }
+    return whole as Verification;
   }
 
   probe(): Promise<ProbeState> {

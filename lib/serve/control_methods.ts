@@ -4,6 +4,7 @@ import { z } from 'zod';
 import type { StratamapError } from '../errors.js';
 import type { Extent, Ledger, Owner } from '../map.js';
 import type { ProbeStats } from '../probe.js';
+import { type Verification, verify } from '../verify/index.js';
 import type { ProbeRequest, ServedDisk, Service } from './service.js';
 
 /** How much of a disk or device one answer covers, bytes; and how many extents one has. */
@@ -36,6 +37,12 @@ export interface ControlMethods {
   /** The known extents behind `from`; `next` is null where there are no more. */
   extents(params: { disk: string; from: number }): { extents: Extent[]; next: number | null };
   ledger(params: object): LedgerAnswer;
+  /** Covers [offset, end): the rest is asked for from `end` on. Of disks that are files. */
+  verify(params: {
+    disk: string;
+    offset: number;
+    length: number;
+  }): Promise<{ verification: Verification; end: number }>;
   'probe.state'(params: object): ProbeState;
   'probe.attach'(params: ProbeRequest): Promise<ProbeState>;
   'probe.detach'(params: object): Promise<ProbeState>;
@@ -51,6 +58,7 @@ const PARAMS = {
   owners: z.strictObject({ device: name, offset, length }),
   extents: z.strictObject({ disk: name, from: offset }),
   ledger: nothing,
+  verify: z.strictObject({ disk: name, offset, length }),
   'probe.state': nothing,
   'probe.attach': z.strictObject({
     association: name.optional(),
@@ -99,6 +107,12 @@ function methodsOf(service: Service): ControlMethods {
       return { extents, next: last && extents.length === EXTENTS ? last.diskOffset + last.length : null };
     },
     ledger: () => ({ ...map.ledger(), probe: state() }),
+    async verify({ disk, offset: from, length: bytes }) {
+      const file = service.imageOf(disk);
+      const window = windowOf(`disk ${disk}`, service.sizeOfDisk(disk), from, bytes);
+      const verification = await verify(map, { disk, file, offset: from, length: window.bytes });
+      return { verification, end: window.end };
+    },
     'probe.state': state,
     async 'probe.attach'(request) {
       await service.attachProbe(request);

@@ -1,5 +1,5 @@
 // What `stratamap serve` runs: everything of a configuration opened, and closed again in the order that loses nothing.
-
+import path from 'node:path';
 import { partitionOf, sizeOfBlockDevice } from '../block_device.js';
 import type { Device } from '../device.js';
 import type { Disk } from '../disk.js';
@@ -10,7 +10,7 @@ import { type AddressMap, openMap } from '../map.js';
 import type { NbdServer } from '../nbd.js';
 import type { Association, Correlation, Probe, Tagging } from '../probe.js';
 import type { Volume } from '../volume.js';
-import type { ExportConfig, ServeConfig } from './config.js';
+import type { ExportConfig, ServeConfig, VolumeConfig } from './config.js';
 import { type ControlServer, openControlServer } from './control_server.js';
 import { openDisk, openFarDevice, openVolume } from './open_volume.js';
 
@@ -21,6 +21,8 @@ export interface ServedDisk {
   size: number;
   blockSize: number;
   volume: string;
+  /** The file that holds it, byte for byte, where the volume is of type `kernel`. */
+  file?: string;
   /** Where clients find it. */
   uris: string[];
 }
@@ -152,6 +154,7 @@ export class Service {
       size: disk.size,
       blockSize: disk.blockSize,
       volume,
+      ...this.#fileOf(name, volume),
       uris: this.#servers
         .filter(({ disks }) => disks === undefined || disks.has(name))
         .map(({ server }) => server.uri(disk)),
@@ -182,6 +185,25 @@ export class Service {
     const part = partitionOf(device);
     if ((part?.disk ?? device) in this.map.ledger().devices) return part?.length ?? sizeOfBlockDevice(device);
     throw notServed('device', device, this.#devices);
+  }
+
+  /** The file that holds a disk, byte for byte: there is one where its volume is of type `kernel`. */
+  imageOf(disk: string): string {
+    this.sizeOfDisk(disk);
+    const { volume } = this.#disks.get(disk) as Served;
+    const { file } = this.#fileOf(disk, volume);
+    if (file !== undefined) return file;
+    const type = this.config.volumes[volume]?.type;
+    throw new StratamapError(
+      `disk ${disk} is of volume ${volume}, which is of type ${type}: only where the type is kernel is a disk a file, for which file systems can be asked`,
+      'ERR_STRATAMAP_UNSUPPORTED',
+      { layer: 'verify' },
+    );
+  }
+
+  #fileOf(disk: string, volume: string): { file?: string } {
+    const { type, options } = this.config.volumes[volume] as VolumeConfig;
+    return type === 'kernel' ? { file: path.join(String(options.directory), `${disk}.img`) } : {};
   }
 
   /** The disk that has a device of its own, of that name. */

@@ -33,6 +33,7 @@ Napi::Object initialise(Napi::Env env, Napi::Object exports) {
   addNbd(exports);
   addReplay(exports);
   addUnixSocket(exports);
+  addFiemap(exports);
   return exports;
 }
 

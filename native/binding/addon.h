@@ -23,5 +23,6 @@ void addPolicy(Napi::Object exports);
 void addNbd(Napi::Object exports);
 void addReplay(Napi::Object exports);
 void addUnixSocket(Napi::Object exports);
+void addFiemap(Napi::Object exports);
 
 }  // namespace sm::binding

@@ -182,6 +182,9 @@ test('the commands print tables, and say what is wrong', async () => {
     [['owners', 'd2', '0'], 'there is no device "d2" here'],
     [['locate', 'vm-1/vda', '24M'], '4096 bytes at offset 25165824 lie outside of disk vm-1/vda, which has 25165824'],
     [['locate', 'vm-1/vda', 'x'], "'x' is not a size"],
+    [['verify', 'vm-1/vda'], 'disk vm-1/vda is of volume v0, which is of type stripe: only where the type is kernel'],
+    [['verify', 'vm-1/vdb'], 'there is no disk "vm-1/vdb" here'],
+    [['verify'], 'no disk here can be verified'],
     [['probe', 'attach'], 'a probe is attached already: detach it first'],
     [['probe', 'attach', '--association', 'x'], 'Allowed choices'],
   ] as [string[], string][]) {
@@ -192,7 +195,7 @@ test('the commands print tables, and say what is wrong', async () => {
   const nobody = await stratamap(['disks', '--socket', path.join(folder, 'none')]);
   expect(nobody.code).toBe(1);
   expect(nobody.stderr).toContain(`nobody listens on ${path.join(folder, 'none')}: start stratamap serve`);
-  for (const command of ['serve', 'doctor', 'locate', 'owners', 'extents', 'ledger', 'disks', 'probe']) {
+  for (const command of ['serve', 'doctor', 'locate', 'owners', 'extents', 'ledger', 'disks', 'probe', 'verify']) {
     const { code, stdout } = await stratamap([command, '--help']);
     expect(code).toBe(0);
     expect(stdout).toContain(`stratamap ${command}`);
@@ -233,6 +236,8 @@ test('the control socket is for its user alone, and bad input ends no more than 
     ],
     ['{"jsonrpc":"2.0","method":"owners","params":{"device":"__proto__","offset":0,"length":1},"id":1}', 1],
     ['{"jsonrpc":"2.0","method":"probe.attach","params":{"association":"x"},"id":1}', 1],
+    ['{"jsonrpc":"2.0","method":"verify","params":{"disk":"vm-1/vda","offset":0,"length":1},"id":1}', 1],
+    ['{"jsonrpc":"2.0","method":"verify","params":{"disk":"vm-1/vda","from":0},"id":1}', -32602],
   ] as const) {
     socket.write(`${line}\n`);
     expect(await answer(socket), line).toMatchObject({ jsonrpc: '2.0', error: { code } });

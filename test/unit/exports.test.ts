@@ -21,6 +21,7 @@ test('the exports are these, and the same for import and require', () => {
     'replayCrash',
     'runWorkload',
     'serve',
+    'verify',
   ]);
   expect({ ...esm }).toEqual(cjs);
   for (const [name, value] of Object.entries(esm)) expect(value, name).toBe(cjs[name]);

@@ -3,8 +3,8 @@ import { closeSync, existsSync, mkdirSync, openSync, writeFileSync } from 'node:
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { Progress } from '../progress.js';
 import { formatBytes, parseSize } from '../size.js';
-import { Progress } from './progress.js';
 import { jsonOf, svgOf, textOf } from './report.js';
 import { type DemoOptions, runDemo } from './run.js';
 

@@ -2,12 +2,12 @@
 import { existsSync, mkdtempSync, rmSync, statfsSync } from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Progress, Timing } from '../progress.js';
 import { formatBytes } from '../size.js';
 import { Cleanup } from './cleanup.js';
 import { checkExt4, type Ext4Image, makeExt4 } from './ext4.js';
 import { readBack, rewrite, writeNew } from './image_io.js';
 import { KeptImage } from './kept.js';
-import type { Progress, Timing } from './progress.js';
 import { copyDevice, type DeviceCopy, type ProofResult, prove } from './proof.js';
 import { Random } from './random.js';
 import { scatterOf } from './scatter.js';

@@ -14,12 +14,12 @@ export class Progress {
     this.#visible = visible && process.stderr.isTTY === true;
   }
 
-  /** Runs one phase of `total` steps; `work` calls its argument for each step. */
-  async phase<T>(name: string, total: number, work: (step: () => void) => Promise<T>): Promise<T> {
+  /** Runs one phase of `total` steps; `work` calls its argument for each step, or for several. */
+  async phase<T>(name: string, total: number, work: (step: (steps?: number) => void) => Promise<T>): Promise<T> {
     const started = performance.now();
     const bar = this.#visible ? startBar(name, total) : undefined;
     try {
-      return await work(() => void bar?.increment());
+      return await work((steps = 1) => void bar?.increment(steps));
     } finally {
       bar?.stop();
       this.timings.push({ phase: name, seconds: (performance.now() - started) / 1000 });
