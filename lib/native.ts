@@ -115,6 +115,7 @@ export interface NativeProbeState {
     missing: number;
     excess: number;
     crossing: number;
+    unordered: number;
     foreign: number;
     predicted: number;
     astray: number;

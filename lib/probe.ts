@@ -67,8 +67,10 @@ export interface KernelStats {
   missing: number;
   /** … or on which there were more bytes than asked for, … */
   excess: number;
-  /** … or on which a piece lay across two requests of the device above. */
+  /** … or on which a piece lay across two requests of the device above, … */
   crossing: number;
+  /** … or that several threads had passed on from there, in an order that is not known. */
+  unordered: number;
   /** Pieces of another operation, or on another device, than their request's. */
   foreign: number;
   /** Requests without a tag that went where the map said. */

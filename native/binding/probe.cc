@@ -218,6 +218,7 @@ Napi::Value probeState(const Napi::CallbackInfo& info) {
   kernel["missing"] = double(counters.observed.missing);
   kernel["excess"] = double(counters.observed.excess);
   kernel["crossing"] = double(counters.observed.crossing);
+  kernel["unordered"] = double(counters.observed.unordered);
   kernel["foreign"] = double(counters.observed.foreign);
   kernel["predicted"] = double(counters.observed.predicted);
   kernel["astray"] = double(counters.observed.astray);

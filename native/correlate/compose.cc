@@ -21,6 +21,24 @@ void inOrder(std::vector<Observed::Step>* steps) {
   std::stable_sort(steps->begin(), steps->end(), [](const auto& a, const auto& b) { return a.time < b.time; });
 }
 
+// The kernel may begin, wait for something, and begin again from the start (io_uring's attempt without waiting): then
+// the first pieces are there twice, in the same places. Leaves the second attempt, of `length` bytes, where that is so.
+// Of reads alone: what is written twice is in doubt.
+void dropBegunAgain(std::vector<Observed::Step>* steps, uint64_t length) {
+  const uint64_t sum = lengthOf(*steps);
+  if (sum <= length || sum >= 2 * length) return;
+  size_t again = 0;
+  uint64_t before = 0;
+  while (before < sum - length) before += (*steps)[again++].phys.length();
+  if (before != sum - length) return;
+  for (size_t first = 0, second = again; first < again; ++first, ++second) {
+    const Range one = (*steps)[first].phys, two = (*steps)[second].phys;
+    const bool last = first + 1 == again;  // it may have been cut short
+    if (one.begin != two.begin || (last ? one.end > two.end : one.end != two.end)) return;
+  }
+  steps->erase(steps->begin(), steps->begin() + static_cast<ptrdiff_t>(again));
+}
+
 // A request that a driver could not take at once is issued again: the last time counts.
 void dropReissued(std::vector<Observed::Step>* issues) {
   for (size_t i = issues->size(); i-- > 0;) {
@@ -73,15 +91,16 @@ void Correlator::compose(uint32_t slot, const Observed::Trail& trail) {
     for (const Observed::Step& step : trail) {
       if (step.device == chain[level] && step.evidence != kNoSlot) seen.starts.push_back(step);
     }
+    inOrder(&seen.starts);
+    if (context.op == SM_OP_READ) dropBegunAgain(&seen.starts, context.virt.length());
     const uint64_t bytes = lengthOf(seen.starts);
     if (bytes != context.virt.length()) {
       ++(bytes < context.virt.length() ? seen.counters.missing : seen.counters.excess);
       return;
     }
-    inOrder(&seen.starts);
     seen.upper.swap(seen.lower);
     seen.issues.clear();
-    if (level > 0 && !issuedInOrder(trail, chain[level - 1], bytes)) return;
+    if (level > 0 && !issuedInOrder(context, trail, chain[level - 1])) return;
     if (!layPieces()) return;
   }
   ++seen.counters.composed;
@@ -118,16 +137,23 @@ void Correlator::keepSample(uint32_t slot) {
 }
 
 // Brings what was laid on the upper device into the order in which it was issued there.
-bool Correlator::issuedInOrder(const Observed::Trail& trail, DeviceKey device, uint64_t bytes) {
+bool Correlator::issuedInOrder(const Context& context, const Observed::Trail& trail, DeviceKey device) {
   Observed& seen = *observed_;
   for (const Observed::Step& step : trail) {
     if (step.device == device && step.evidence == kNoSlot) seen.issues.push_back(step);
   }
+  const uint64_t bytes = context.virt.length();
   inOrder(&seen.issues);
+  if (context.op == SM_OP_READ) dropBegunAgain(&seen.issues, bytes);
   dropReissued(&seen.issues);
   const uint64_t issued = lengthOf(seen.issues);
   if (issued != bytes) {
     ++(issued < bytes ? seen.counters.missing : seen.counters.excess);
+    return false;
+  }
+  for (const Observed::Step& issue : seen.issues) {
+    if (issue.thread == seen.issues.front().thread) continue;
+    ++seen.counters.unordered;
     return false;
   }
   std::sort(seen.upper.begin(), seen.upper.end(),

@@ -223,7 +223,7 @@ class Correlator {
   void settleObserved(uint32_t slot, bool succeeded);
   void compose(uint32_t slot, const Observed::Trail& trail);
   void keepSample(uint32_t slot);
-  bool issuedInOrder(const Observed::Trail& trail, DeviceKey device, uint64_t bytes);
+  bool issuedInOrder(const Context& context, const Observed::Trail& trail, DeviceKey device);
   bool layPieces();
 
   // resolve.cc

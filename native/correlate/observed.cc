@@ -126,7 +126,7 @@ void Correlator::happened(const BlockIo& io) {
   const uint32_t owner = merged ? ownerOfMerged(io) : hints_->contextOf(io.ioprio);
   const bool known = owner != Association::kNone && contexts_[owner].live;
   if (io.kind == BlockIo::kIssue) {
-    if (known) observed_->trails[hints_->tagFor(owner)].push_back({io.time, io.phys, io.device, kNoSlot});
+    if (known) observed_->trails[hints_->tagFor(owner)].push_back({io.time, io.phys, io.device, kNoSlot, io.thread});
     return;
   }
   if (io.op == SM_OP_FLUSH || io.phys.empty()) return state.ledger->fates[static_cast<int>(Fate::kControl)].add(0);
@@ -147,7 +147,7 @@ void Correlator::happened(const BlockIo& io) {
   }
   own(slot, owner);
   if (io.op == contexts_[owner].op) {
-    observed_->trails[hints_->tagFor(owner)].push_back({io.time, io.phys, io.device, slot});
+    observed_->trails[hints_->tagFor(owner)].push_back({io.time, io.phys, io.device, slot, io.thread});
   } else {
     evidence.unfit = true;
     ++observed_->counters.foreign;

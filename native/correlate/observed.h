@@ -4,8 +4,10 @@
 //
 // The exact rule: of one tag on one device the pieces that were started (and bios merged into them), in the order of
 // time, are the request's bytes in ascending order, if their lengths add up to its length. On the device beneath a loop
-// device they are the bytes of what was issued on the upper one, in the order in which it was issued. What does not add
-// up teaches nothing and is counted.
+// device they are the bytes of what was issued on the upper one, in the order in which it was issued, if one thread
+// issued it all: what is told of several at once need not be in the order in which the driver got it. An attempt that
+// the kernel gave up, and began again from the start, is passed over. What does not add up teaches nothing and is
+// counted.
 //
 // Nobody tells reliably when something that is not ours has ended. A modification without a tag is a stray: from its
 // start on, no other of the same bytes teaches, until the device was seen to have none in flight.
@@ -33,8 +35,9 @@ struct BlockIo {
   uint8_t op = 0;       // enum sm_op
   uint16_t ioprio = 0;  // of a start or an issue
   DeviceKey device = kNoKey;
-  Range phys;         // bytes of the whole device
-  uint64_t time = 0;  // ns of CLOCK_MONOTONIC
+  Range phys;           // bytes of the whole device
+  uint64_t time = 0;    // ns of CLOCK_MONOTONIC
+  uint32_t thread = 0;  // that did it
 };
 
 struct ObservedCounters {
@@ -42,6 +45,7 @@ struct ObservedCounters {
   uint64_t missing = 0;    // requests with a level on which bytes were missing
   uint64_t excess = 0;     // requests with a level on which there were more bytes than asked for
   uint64_t crossing = 0;   // requests with a piece below that lay across two issues above it
+  uint64_t unordered = 0;  // requests issued by several threads, so that their order on the device beneath is not known
   uint64_t foreign = 0;    // pieces of another operation, or on another device, than their request's
   uint64_t predicted = 0;  // requests without a tag of their own: reads, and writes that went where the map said
   uint64_t astray = 0;     // writes of them that cannot be said to have gone there
@@ -62,6 +66,7 @@ struct Observed {
     Range phys;
     DeviceKey device;
     uint32_t evidence;  // kNoSlot: it was issued
+    uint32_t thread;
   };
   using Trail = std::vector<Step>;
   // Bytes [phys) of a device are the request's from `at` on.

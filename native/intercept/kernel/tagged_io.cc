@@ -7,6 +7,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "sys/ring.h"
+
 namespace sm {
 
 namespace {
@@ -31,7 +33,21 @@ File::~File() {
 }
 
 int writeBlock(int fd, uint16_t priority, const std::byte* block) {
-  return withPriority(priority, kBlock, [&] { return pwrite(fd, block, kBlock, 0); });
+  std::string why;
+  const std::unique_ptr<Ring> ring = Ring::create(1, 1, &why);
+  if (!ring) return -ENOSYS;
+  struct Write : RingOp {
+    int result = 0;
+  } write;
+  write.done = [](RingOp* op, int result) { static_cast<Write*>(op)->result = result; };
+  ring->queue(&write,
+              {.code = RingCode::kWrite, .file = {.number = fd}, .data = block, .length = kBlock, .ioprio = priority});
+  while (ring->inFlight() > 0) {
+    ring->enter(Ring::kForever);
+    ring->reap();
+  }
+  if (write.result < 0) return write.result;
+  return write.result == int{kBlock} ? 0 : -EIO;
 }
 
 bool readPlaces(const std::string& device, const std::vector<Range>& places, uint16_t priority, std::byte* out) {

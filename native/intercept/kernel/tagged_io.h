@@ -1,4 +1,4 @@
-// Direct I/O of one block with an I/O priority, by the calling thread.
+// Direct I/O of one block with an I/O priority.
 //
 // Thread contract: any thread that may block.
 #pragma once
@@ -31,7 +31,7 @@ class File {
   const int fd_;
 };
 
-// Writes a block to the beginning of a file; 0 or a negative errno.
+// Writes a block to the beginning of a file by io_uring, as guests' requests are written; 0 or a negative errno.
 int writeBlock(int fd, uint16_t priority, const std::byte* block);
 // The bytes of a device in these places, each of at most a block, one behind the other; false: they cannot be read.
 bool readPlaces(const std::string& device, const std::vector<Range>& places, uint16_t priority, std::byte* out);

@@ -51,15 +51,17 @@ int TraceDecoder::use(BlockIo::Kind kind, const Tracepoint& point) {
   const TraceField* const sector = point.field("sector", 8);
   const TraceField* const sectors = point.field("nr_sector", 4);
   const TraceField* const ioprio = point.field("ioprio", 2);
+  const TraceField* const thread = point.field("common_pid", 4);
   const auto rwbs = std::find_if(point.fields.begin(), point.fields.end(),
                                  [](const TraceField& each) { return each.name == "rwbs" && each.size > 0; });
-  if (!dev || !sector || !sectors || rwbs == point.fields.end() || (hasPriority && !ioprio) || point.id > UINT16_MAX) {
+  if (!dev || !thread || !sector || !sectors || rwbs == point.fields.end() || (hasPriority && !ioprio) ||
+      point.id > UINT16_MAX) {
     return -EOPNOTSUPP;
   }
   Layout& layout = layouts_[kind];
-  layout = {static_cast<uint16_t>(point.id), dev->offset, sector->offset, sectors->offset, rwbs->offset, rwbs->size,
-            hasPriority ? ioprio->offset : 0};
-  for (const TraceField* field : {dev, sector, sectors, hasPriority ? ioprio : dev, &*rwbs}) {
+  layout = {static_cast<uint16_t>(point.id),  dev->offset,   sector->offset, sectors->offset, rwbs->offset, rwbs->size,
+            hasPriority ? ioprio->offset : 0, thread->offset};
+  for (const TraceField* field : {dev, thread, sector, sectors, hasPriority ? ioprio : dev, &*rwbs}) {
     layout.size = std::max(layout.size, field->offset + field->size);
   }
   return 0;
@@ -101,6 +103,7 @@ bool TraceDecoder::decode(std::span<const std::byte> record, uint32_t* device, B
     // A flush has sector -1.
     const bool placed = sectors > 0 && sector <= (UINT64_MAX >> 10) / kSector;
     out->phys = placed ? Range{sector * kSector, (sector + sectors) * kSector} : Range{};
+    out->thread = at<uint32_t>(record, layout.thread);
     *device = at<uint32_t>(record, layout.device);
     return true;
   }

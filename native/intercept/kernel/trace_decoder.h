@@ -44,7 +44,8 @@ class TraceDecoder {
     uint16_t id = 0;
     uint32_t device = 0, sector = 0, sectors = 0, rwbs = 0, rwbsSize = 0;
     uint32_t ioprio = 0;  // 0: has none
-    uint32_t size = 0;    // bytes that a record has at least
+    uint32_t thread = 0;
+    uint32_t size = 0;  // bytes that a record has at least
   };
   std::array<Layout, kEvents> layouts_;  // by BlockIo::Kind
 };
