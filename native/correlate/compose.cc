@@ -4,6 +4,7 @@
 
 #include "correlate/correlator.h"
 #include "correlate/hint.h"
+#include "correlate/issue_order.h"
 #include "correlate/observed.h"
 
 namespace sm {
@@ -85,6 +86,7 @@ void Correlator::compose(uint32_t slot, const Observed::Trail& trail) {
     ++seen.counters.foreign;
     return;
   }
+  const uint64_t unordered = seen.counters.unordered;
   seen.lower.assign(1, {context.virt, 0});  // the request itself, above all levels
   for (size_t level = 0; level < down.trusted; ++level) {
     seen.starts.clear();
@@ -103,7 +105,7 @@ void Correlator::compose(uint32_t slot, const Observed::Trail& trail) {
     if (level > 0 && !issuedInOrder(context, trail, chain[level - 1])) return;
     if (!layPieces()) return;
   }
-  ++seen.counters.composed;
+  if (seen.counters.unordered == unordered) ++seen.counters.composed;
   if (seen.sample.wanted && down.trusted > 0) keepSample(slot);
   if (seen.halfAge != 0) freshnessOf(context.disk).confirm(context.virt, halfNow());
 }
@@ -151,15 +153,20 @@ bool Correlator::issuedInOrder(const Context& context, const Observed::Trail& tr
     ++(issued < bytes ? seen.counters.missing : seen.counters.excess);
     return false;
   }
-  for (const Observed::Step& issue : seen.issues) {
-    if (issue.thread == seen.issues.front().thread) continue;
+  if (!orderIssues(&seen.issues, seen.starts)) {
     ++seen.counters.unordered;
     return false;
   }
+  const auto nowhere = [](const Observed::Step& issue) { return issue.phys.begin == Observed::kNowhere; };
+  if (std::any_of(seen.issues.begin(), seen.issues.end(), nowhere)) ++seen.counters.unordered;
   std::sort(seen.upper.begin(), seen.upper.end(),
             [](const auto& a, const auto& b) { return a.phys.begin < b.phys.begin; });
   seen.lower.clear();
   for (const Observed::Step& issue : seen.issues) {
+    if (nowhere(issue)) {
+      seen.lower.push_back({issue.phys, Observed::kNowhere});
+      continue;
+    }
     auto laid = std::upper_bound(seen.upper.begin(), seen.upper.end(), issue.phys.begin,
                                  [](uint64_t offset, const Observed::Laid& each) { return offset < each.phys.begin; });
     if (laid != seen.upper.begin()) --laid;
@@ -169,7 +176,7 @@ bool Correlator::issuedInOrder(const Context& context, const Observed::Trail& tr
         return false;
       }
       const uint64_t end = std::min(laid->phys.end, issue.phys.end);
-      seen.lower.push_back({{at, end}, laid->at + (at - laid->phys.begin)});
+      seen.lower.push_back({{at, end}, laid->from(at - laid->phys.begin)});
       at = end;
     }
   }
@@ -198,8 +205,8 @@ bool Correlator::layPieces() {
     for (uint64_t done = 0; done < step.phys.length();) {
       const Observed::Laid& laid = seen.upper[above];
       const uint64_t part = std::min(laid.phys.length() - used, step.phys.length() - done);
-      evidence.addPiece({done, laid.at + used, part});
-      seen.lower.push_back({{step.phys.begin + done, step.phys.begin + done + part}, laid.at + used});
+      if (laid.at != Observed::kNowhere) evidence.addPiece({done, laid.from(used), part});
+      seen.lower.push_back({{step.phys.begin + done, step.phys.begin + done + part}, laid.from(used)});
       done += part;
       used += part;
       if (used == laid.phys.length()) ++above, used = 0;

@@ -215,6 +215,8 @@ class Correlator {
   void beginTrail(uint32_t slot);
   void endTrail(uint32_t slot);
   uint32_t ownerOfMerged(const BlockIo& io) const;
+  void issuedBy(const BlockIo& io, uint16_t tag);
+  void passedOn(const BlockIo& io);
   void untagged(const BlockIo& io, bool merged);
   void strayed(const BlockIo& io, bool merged);
   void tookPlace(const BlockIo& io);

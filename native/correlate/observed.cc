@@ -92,8 +92,10 @@ void Correlator::beginTrail(uint32_t slot) {
   if (seen.trails.empty()) {
     seen.trails.resize(HintAssociation::kTags);
     seen.liveAt.resize(HintAssociation::kTags);
+    seen.trailNumbers.resize(HintAssociation::kTags);
   }
   seen.trails[tag].clear();
+  seen.trailNumbers[tag] = ++seen.trailCount;
   seen.liveAt[tag] = static_cast<uint32_t>(seen.live.size());
   seen.live.push_back(tag);
 }
@@ -122,11 +124,12 @@ uint32_t Correlator::ownerOfMerged(const BlockIo& io) const {
 void Correlator::happened(const BlockIo& io) {
   DeviceState& state = devices_[io.device];
   if (!state.watched) return;
+  passedOn(io);
   const bool merged = io.kind == BlockIo::kBackMerge || io.kind == BlockIo::kFrontMerge;
   const uint32_t owner = merged ? ownerOfMerged(io) : hints_->contextOf(io.ioprio);
   const bool known = owner != Association::kNone && contexts_[owner].live;
   if (io.kind == BlockIo::kIssue) {
-    if (known) observed_->trails[hints_->tagFor(owner)].push_back({io.time, io.phys, io.device, kNoSlot, io.thread});
+    if (known) issuedBy(io, hints_->tagFor(owner));
     return;
   }
   if (io.op == SM_OP_FLUSH || io.phys.empty()) return state.ledger->fates[static_cast<int>(Fate::kControl)].add(0);
@@ -152,6 +155,22 @@ void Correlator::happened(const BlockIo& io) {
     evidence.unfit = true;
     ++observed_->counters.foreign;
   }
+}
+
+void Correlator::issuedBy(const BlockIo& io, uint16_t tag) {
+  Observed::Trail& trail = observed_->trails[tag];
+  observed_->lastIssues[io.thread % Observed::kThreads] = {io.thread, tag, static_cast<uint32_t>(trail.size()),
+                                                           observed_->trailNumbers[tag]};
+  trail.push_back({io.time, io.phys, io.device, kNoSlot, io.thread});
+}
+
+// Whatever the thread does now, it has handed over what it issued before.
+void Correlator::passedOn(const BlockIo& io) {
+  Observed& seen = *observed_;
+  Observed::LastIssue& last = seen.lastIssues[io.thread % Observed::kThreads];
+  if (last.trail == 0 || last.thread != io.thread) return;
+  if (seen.trailNumbers[last.tag] == last.trail) seen.trails[last.tag][last.step].passed = io.time;
+  last.trail = 0;
 }
 
 // Of a request that the map knows all about, or nobody's.

@@ -4,10 +4,9 @@
 //
 // The exact rule: of one tag on one device the pieces that were started (and bios merged into them), in the order of
 // time, are the request's bytes in ascending order, if their lengths add up to its length. On the device beneath a loop
-// device they are the bytes of what was issued on the upper one, in the order in which it was issued, if one thread
-// issued it all: what is told of several at once need not be in the order in which the driver got it. An attempt that
-// the kernel gave up, and began again from the start, is passed over. What does not add up teaches nothing and is
-// counted.
+// device they are the bytes of what was issued on the upper one, in the order in which it was issued, as far as that
+// is the order in which the driver got it: of two threads that issue at once it is not known. An attempt that the
+// kernel gave up, and began again from the start, is passed over. What does not add up teaches nothing and is counted.
 //
 // Nobody tells reliably when something that is not ours has ended. A modification without a tag is a stray: from its
 // start on, no other of the same bytes teaches, until the device was seen to have none in flight.
@@ -16,6 +15,7 @@
 // its completion; `live` the tags of those that are marked.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -45,7 +45,7 @@ struct ObservedCounters {
   uint64_t missing = 0;    // requests with a level on which bytes were missing
   uint64_t excess = 0;     // requests with a level on which there were more bytes than asked for
   uint64_t crossing = 0;   // requests with a piece below that lay across two issues above it
-  uint64_t unordered = 0;  // requests issued by several threads, so that their order on the device beneath is not known
+  uint64_t unordered = 0;  // requests that several threads issued, parts of them in an order that is not known
   uint64_t foreign = 0;    // pieces of another operation, or on another device, than their request's
   uint64_t predicted = 0;  // requests without a tag of their own: reads, and writes that went where the map said
   uint64_t astray = 0;     // writes of them that cannot be said to have gone there
@@ -67,12 +67,24 @@ struct Observed {
     DeviceKey device;
     uint32_t evidence;  // kNoSlot: it was issued
     uint32_t thread;
+    uint64_t passed = UINT64_MAX;  // when that thread was seen to do something else: the driver had it by then
   };
+  // What a thread did last, where that was an issue.
+  struct LastIssue {
+    uint32_t thread = 0;
+    uint16_t tag = 0;
+    uint32_t step = 0;
+    uint64_t trail = 0;  // 0: nothing
+  };
+  static constexpr size_t kThreads = 64;  // by hash; who is forgotten has not passed
+
   using Trail = std::vector<Step>;
-  // Bytes [phys) of a device are the request's from `at` on.
+  // Bytes [phys) of a device are the request's from `at` on; kNowhere: which they are is not known.
+  static constexpr uint64_t kNowhere = UINT64_MAX / 2;
   struct Laid {
     Range phys;
     uint64_t at;
+    uint64_t from(uint64_t bytes) const { return at == kNowhere ? kNowhere : at + bytes; }
   };
   struct Chain {
     std::vector<DeviceKey> devices;  // top first
@@ -84,7 +96,10 @@ struct Observed {
     uint64_t last = 0;        // ns: when the last one started
   };
 
-  std::vector<Trail> trails;     // by tag
+  std::vector<Trail> trails;           // by tag
+  std::vector<uint64_t> trailNumbers;  // by tag: of its trail, from 1
+  uint64_t trailCount = 0;
+  std::array<LastIssue, kThreads> lastIssues;
   std::vector<uint16_t> live;    // tags
   std::vector<uint32_t> liveAt;  // by tag: where it stands in `live`
   std::vector<Chain> chains;     // by disk

@@ -11,11 +11,28 @@ const FOLLOWED = ['ext4 1k', 'ext4 2k', 'ext4 4k', 'xfs'] satisfies FileSystemNa
 const onFollowed = needsHint('maps through ext4 and xfs', FOLLOWED);
 const onBtrfs = needsHint('maps through btrfs', ['btrfs nodatacow', 'ext4 4k']);
 
-/** Everything that passed is mapped, on both devices, and rightly. */
+/** Reads all of the disk, in small requests. */
+async function readAgain({ disk }: Watched): Promise<void> {
+  const parts = Array.from({ length: 32 }, () => Buffer.alloc(BLOCK));
+  for (let at = 0; at < disk.size; at += parts.length * BLOCK)
+    await Promise.all(parts.map((part, i) => at + i * BLOCK < disk.size && disk.read(at + i * BLOCK, part)));
+}
+
+/**
+ * Everything that passed is mapped, on both devices, and rightly. On the lower one something may be left for the next
+ * time that it passes: where two threads of the kernel passed on at once what has the same length.
+ */
 async function complete(watched: Watched): Promise<void> {
-  const missed = await watched.rightByPlaces();
+  let missed = await watched.rightByPlaces();
   const { stats } = watched.probe;
-  expect(missed, JSON.stringify(stats)).toEqual([0, 0]);
+  expect(missed[0], JSON.stringify(stats)).toBe(0);
+  if (missed[1] > 0) expect(stats.kernel.unordered).toBeGreaterThan(0);
+  expect(missed[1], JSON.stringify(stats)).toBeLessThan(watched.disk.size / 100);
+  for (let again = 0; missed[1] > 0 && again < 5; ++again) {
+    await readAgain(watched);
+    missed = await watched.rightByPlaces();
+  }
+  expect(missed).toEqual([0, 0]);
   expect(stats).toMatchObject({ unrecorded: 0, evidenceLost: 0, losses: 0 });
   expect(watched.states().shared).toBe(0);
   await watched.verified();
@@ -46,11 +63,7 @@ onFollowed('what is mapped of a file that shares its extents with copies is righ
     expect((await fragmentsOf(file)).every(({ flags }) => flags.includes('shared'))).toBe(true);
   };
   const watched = await loaded({ upper: 'xfs', prepare });
-  const missed = await watched.rightByPlaces();
-  // Where a request is begun twice, since a lock is not free at first, its pieces do not add up.
-  if (Math.max(...missed) > 0) expect(watched.probe.stats.kernel.excess).toBeGreaterThan(0);
-  expect(Math.max(...missed)).toBeLessThan(watched.disk.size / 4);
-  await watched.verified();
+  await complete(watched);
   expect((await fragmentsOf(watched.file)).some(({ flags }) => !flags.includes('shared'))).toBe(true);
 });
 

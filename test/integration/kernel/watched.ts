@@ -147,11 +147,10 @@ export class Watched {
   /** Why bytes are not mapped, or are no longer: everything that counts such. */
   excuses(): number {
     const { stats } = this.probe;
-    const { missing, excess, crossing, foreign, astray } = stats.kernel;
+    const { missing, excess, crossing, unordered, foreign, astray } = stats.kernel;
     const unmapped = Object.values(this.map.ledger().unmapped).reduce((sum, { operations }) => sum + operations, 0);
-    return (
-      unmapped + stats.unrecorded + stats.evidenceLost + stats.losses + missing + excess + crossing + foreign + astray
-    );
+    const uneven = missing + excess + crossing + unordered + foreign + astray;
+    return unmapped + stats.unrecorded + stats.evidenceLost + stats.losses + uneven;
   }
 }
 
