@@ -214,7 +214,7 @@ class Correlator {
   void taintByStrays(Evidence* evidence);
   void beginTrail(uint32_t slot);
   void endTrail(uint32_t slot);
-  uint32_t ownerOfMerged(const BlockIo& io) const;
+  uint32_t ownerOfMerged(const BlockIo& io);
   void untagged(const BlockIo& io, bool merged);
   void strayed(const BlockIo& io, bool merged);
   void tookPlace(const BlockIo& io);
@@ -223,6 +223,7 @@ class Correlator {
   void settleObserved(uint32_t slot, bool succeeded);
   void compose(uint32_t slot, const Observed::Trail& trail);
   void keepSample(uint32_t slot);
+  bool issuedAsStarted(const Observed::Trail& trail, DeviceKey device);
   bool issuedInOrder(const Context& context, const Observed::Trail& trail, DeviceKey device);
   bool layPieces();
 

@@ -106,17 +106,21 @@ void Correlator::endTrail(uint32_t slot) {
   seen.live.pop_back();
 }
 
-// A merge does not tell its priority; but only what has the same one is merged.
-uint32_t Correlator::ownerOfMerged(const BlockIo& io) const {
+// A merge does not tell its priority; but only what has the same one is merged. Where it may be of several, none of them
+// learns. What is not tagged may have merged there as well: then the issues are not what was started (compose.cc).
+uint32_t Correlator::ownerOfMerged(const BlockIo& io) {
+  uint32_t owner = Association::kNone;
   for (const uint16_t tag : observed_->live) {
     for (const Observed::Step& step : observed_->trails[tag]) {
       if (step.device != io.device || step.evidence == kNoSlot) continue;
-      if (io.kind == BlockIo::kBackMerge ? step.phys.end == io.phys.begin : step.phys.begin == io.phys.end) {
-        return hints_->contextOf(HintAssociation::priorityOf(tag));
-      }
+      if (io.kind == BlockIo::kBackMerge ? step.phys.end != io.phys.begin : step.phys.begin != io.phys.end) continue;
+      const uint32_t here = hints_->contextOf(HintAssociation::priorityOf(tag));
+      if (owner != Association::kNone) contexts_[owner].mixed = contexts_[here].mixed = true;
+      owner = here;
+      break;
     }
   }
-  return Association::kNone;
+  return owner;
 }
 
 void Correlator::happened(const BlockIo& io) {
