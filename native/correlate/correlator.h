@@ -212,6 +212,7 @@ class Correlator {
   // observed.cc
   void mustBeQuiet();
   void taintByStrays(Evidence* evidence);
+  void taintByExpected(Evidence* evidence);
   void beginTrail(uint32_t slot);
   void endTrail(uint32_t slot);
   uint32_t ownerOfMerged(const BlockIo& io);

@@ -145,6 +145,7 @@ void Correlator::happened(const BlockIo& io) {
   }
   Evidence& evidence = evidence_[slot];
   taintByStrays(&evidence);
+  taintByExpected(&evidence);
   if (sm_op_modifies(io.op)) {
     doubtExpected(io.device, io.phys);
     observed_->sample.modifiedPlace(io.device, io.phys);
@@ -187,6 +188,13 @@ void Correlator::taintByStrays(Evidence* evidence) {
   const Observed::Strays& strays = observed_->strays[evidence->device];
   if (strays.everywhere) evidence->unfit = true;
   strays.ranges.each(evidence->phys, [&](Range part, const Observed::Tick&) { taint(&evidence->taints, part); });
+}
+
+// A write that is known has no evidence either. One that has not begun yet taints when it does.
+void Correlator::taintByExpected(Evidence* evidence) {
+  observed_->expected[evidence->device].overlapping(evidence->phys, [&](ActiveRanges::Ref number, Range common) {
+    if (observed_->expectations[number].seen > 0) taint(&evidence->taints, common);
+  });
 }
 
 // A modification that has no evidence: it takes from all others what they would teach, until it has ended.

@@ -124,3 +124,35 @@ TEST_CASE("a read of a hole that is begun again does not take its first piece fo
   CHECK(stack.state(0, 0) != State::kMapped);
   CHECK(stack.state(0, 1) != State::kMapped);
 }
+
+TEST_CASE("a write that is known leaves no other owner of its place mapped") {
+  Stack stack(true);
+  stack.whole(SM_OP_WRITE, 0, 0, 1, 10);
+  stack.whole(SM_OP_READ, 1, 0, 1, 10);  // the files have the block in common, and then no more
+  REQUIRE(stack.state(0, 0) == State::kMapped);
+  REQUIRE(stack.state(1, 0) == State::kMapped);
+  stack.whole(SM_OP_WRITE, 0, 0, 1, 10);
+  CHECK(stack.state(0, 0) == State::kMapped);
+  CHECK(stack.state(1, 0) != State::kMapped);
+}
+
+TEST_CASE("what overlaps below with a write that is known teaches nothing, whichever began first") {
+  for (const bool knownFirst : {false, true}) {
+    for (const uint8_t op : {SM_OP_READ, SM_OP_WRITE}) {
+      CAPTURE(knownFirst);
+      CAPTURE(op);
+      Stack stack(true);
+      stack.whole(SM_OP_WRITE, 0, 0, 1, 10);
+      auto* const known = stack.submit(SM_OP_WRITE, 0, 0, 1);
+      REQUIRE(known->request.ioprio == stack.correlator.hints()->knownPriority());
+      auto* const tagged = stack.submit(op, 1, 0, 1);
+      stack.io(knownFirst ? known : tagged, 10, 1);
+      stack.io(knownFirst ? tagged : known, 10, 1);
+      stack.complete(tagged);
+      CHECK(stack.state(1, 0) != State::kMapped);
+      stack.complete(known);
+      CHECK(stack.state(1, 0) != State::kMapped);
+      if (op == SM_OP_WRITE) CHECK(stack.state(0, 0) != State::kMapped);
+    }
+  }
+}
