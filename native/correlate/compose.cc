@@ -137,8 +137,8 @@ void Correlator::keepSample(uint32_t slot) {
   ++sample.number;
 }
 
-// Whether what started on a device is what was issued there with the tag, each byte once: a merge does not tell whose it
-// is, and a read of a hole that was begun again has the right length by chance.
+// Whether what started on a device is what was issued there with the tag, each byte once: a merge does not tell whose
+// it is, and a read of a hole that was begun again has the right length by chance.
 bool Correlator::issuedAsStarted(const Observed::Trail& trail, DeviceKey device) {
   Observed& seen = *observed_;
   seen.startedThere = seen.starts;

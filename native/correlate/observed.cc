@@ -77,6 +77,7 @@ void Correlator::distrust(DiskKey disk, size_t level) {
 
 // What has not been told may be in flight still.
 void Correlator::mustBeQuiet() {
+  observed_->sample.taken = false;
   for (DeviceState& device : devices_) {
     if (!device.watched || !device.observed) continue;
     device.quiet = device.settled = false;
@@ -106,8 +107,8 @@ void Correlator::endTrail(uint32_t slot) {
   seen.live.pop_back();
 }
 
-// A merge does not tell its priority; but only what has the same one is merged. Where it may be of several, none of them
-// learns. What is not tagged may have merged there as well: then the issues are not what was started (compose.cc).
+// A merge does not tell its priority; but only what has the same one is merged. Where it may be of several, none of
+// them learns. What is not tagged may have merged there as well: then the issues are not what was started (compose.cc).
 uint32_t Correlator::ownerOfMerged(const BlockIo& io) {
   uint32_t owner = Association::kNone;
   for (const uint16_t tag : observed_->live) {

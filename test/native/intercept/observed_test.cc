@@ -156,3 +156,17 @@ TEST_CASE("what overlaps below with a write that is known teaches nothing, which
     }
   }
 }
+
+TEST_CASE("a sample says nothing after records were lost") {
+  Stack stack;
+  Sample sample;
+  {
+    std::lock_guard lock(stack.map.mutex());
+    REQUIRE_FALSE(stack.correlator.takeSample(&sample));
+  }
+  stack.whole(SM_OP_WRITE, 0, 0, 1, 10);
+  std::lock_guard lock(stack.map.mutex());
+  REQUIRE(stack.correlator.takeSample(&sample));
+  stack.correlator.lostLocked();
+  CHECK_FALSE(stack.correlator.holdsStill(sample));
+}
