@@ -115,7 +115,7 @@ uint64_t Correlator::submitted(sm_request* above, DiskKey disk) {
   context.sharedBuffer = sharedBuffer;
   context.aliased = aliased;
   context.adrift = false;
-  context.recorded = context.predicted = context.confirmed = false;
+  context.recorded = context.predicted = context.confirmed = context.mixed = false;
   context.op = above->op;
   context.disk = disk;
   context.virt = virt;

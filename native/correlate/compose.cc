@@ -71,7 +71,7 @@ void Correlator::settleObserved(uint32_t slot, bool succeeded) {
   });
   context.lastCompleted = time;
   if (context.predicted) return settlePredicted(slot, succeeded);
-  if (!succeeded || !context.recorded || !context.learns) return;
+  if (!succeeded || !context.recorded || !context.learns || context.mixed) return;
   compose(slot, observed_->trails[hints_->tagFor(slot)]);
 }
 
@@ -100,6 +100,7 @@ void Correlator::compose(uint32_t slot, const Observed::Trail& trail) {
       ++(bytes < context.virt.length() ? seen.counters.missing : seen.counters.excess);
       return;
     }
+    if (!issuedAsStarted(trail, chain[level])) return;
     seen.upper.swap(seen.lower);
     seen.issues.clear();
     if (level > 0 && !issuedInOrder(context, trail, chain[level - 1])) return;
@@ -136,6 +137,41 @@ void Correlator::keepSample(uint32_t slot) {
   sample.taken = true;
   sample.wanted = false;
   ++sample.number;
+}
+
+// Whether what started on a device is what was issued there with the tag, each byte once: a merge does not tell whose
+// it is, and a read of a hole that was begun again has the right length by chance.
+bool Correlator::issuedAsStarted(const Observed::Trail& trail, DeviceKey device) {
+  Observed& seen = *observed_;
+  seen.startedThere = seen.starts;
+  seen.issuedThere.clear();
+  for (const Observed::Step& step : trail) {
+    if (step.device == device && step.evidence == kNoSlot) seen.issuedThere.push_back(step);
+  }
+  const auto byPlace = [](const Observed::Step& a, const Observed::Step& b) { return a.phys.begin < b.phys.begin; };
+  std::sort(seen.startedThere.begin(), seen.startedThere.end(), byPlace);
+  std::sort(seen.issuedThere.begin(), seen.issuedThere.end(), byPlace);
+  auto issue = seen.issuedThere.begin();
+  const auto end = seen.issuedThere.end();
+  uint64_t done = 0;  // all that was issued up to here has started
+  for (const Observed::Step& start : seen.startedThere) {
+    if (start.phys.begin < done) {
+      ++seen.counters.excess;
+      return false;
+    }
+    for (uint64_t at = start.phys.begin; at < start.phys.end; at = done) {
+      while (issue != end && issue->phys.end <= at) ++issue;
+      if (issue == end || issue->phys.begin > at || (issue->phys.begin < at && done != at)) {
+        ++seen.counters.missing;
+        return false;
+      }
+      done = std::min(start.phys.end, issue->phys.end);
+    }
+  }
+  while (issue != end && issue->phys.end <= done) ++issue;
+  if (issue == end) return true;
+  ++seen.counters.excess;
+  return false;
 }
 
 // Brings what was laid on the upper device into the order in which it was issued there.

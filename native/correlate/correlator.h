@@ -212,9 +212,10 @@ class Correlator {
   // observed.cc
   void mustBeQuiet();
   void taintByStrays(Evidence* evidence);
+  void taintByExpected(Evidence* evidence);
   void beginTrail(uint32_t slot);
   void endTrail(uint32_t slot);
-  uint32_t ownerOfMerged(const BlockIo& io) const;
+  uint32_t ownerOfMerged(const BlockIo& io);
   void issuedBy(const BlockIo& io, uint16_t tag);
   void passedOn(const BlockIo& io);
   void untagged(const BlockIo& io, bool merged);
@@ -225,6 +226,7 @@ class Correlator {
   void settleObserved(uint32_t slot, bool succeeded);
   void compose(uint32_t slot, const Observed::Trail& trail);
   void keepSample(uint32_t slot);
+  bool issuedAsStarted(const Observed::Trail& trail, DeviceKey device);
   bool issuedInOrder(const Context& context, const Observed::Trail& trail, DeviceKey device);
   bool layPieces();
 

@@ -77,6 +77,7 @@ void Correlator::distrust(DiskKey disk, size_t level) {
 
 // What has not been told may be in flight still.
 void Correlator::mustBeQuiet() {
+  observed_->sample.taken = false;
   for (DeviceState& device : devices_) {
     if (!device.watched || !device.observed) continue;
     device.quiet = device.settled = false;
@@ -108,17 +109,21 @@ void Correlator::endTrail(uint32_t slot) {
   seen.live.pop_back();
 }
 
-// A merge does not tell its priority; but only what has the same one is merged.
-uint32_t Correlator::ownerOfMerged(const BlockIo& io) const {
+// A merge does not tell its priority; but only what has the same one is merged. Where it may be of several, none of
+// them learns. What is not tagged may have merged there as well: then the issues are not what was started (compose.cc).
+uint32_t Correlator::ownerOfMerged(const BlockIo& io) {
+  uint32_t owner = Association::kNone;
   for (const uint16_t tag : observed_->live) {
     for (const Observed::Step& step : observed_->trails[tag]) {
       if (step.device != io.device || step.evidence == kNoSlot) continue;
-      if (io.kind == BlockIo::kBackMerge ? step.phys.end == io.phys.begin : step.phys.begin == io.phys.end) {
-        return hints_->contextOf(HintAssociation::priorityOf(tag));
-      }
+      if (io.kind == BlockIo::kBackMerge ? step.phys.end != io.phys.begin : step.phys.begin != io.phys.end) continue;
+      const uint32_t here = hints_->contextOf(HintAssociation::priorityOf(tag));
+      if (owner != Association::kNone) contexts_[owner].mixed = contexts_[here].mixed = true;
+      owner = here;
+      break;
     }
   }
-  return Association::kNone;
+  return owner;
 }
 
 void Correlator::happened(const BlockIo& io) {
@@ -144,6 +149,7 @@ void Correlator::happened(const BlockIo& io) {
   }
   Evidence& evidence = evidence_[slot];
   taintByStrays(&evidence);
+  taintByExpected(&evidence);
   if (sm_op_modifies(io.op)) {
     doubtExpected(io.device, io.phys);
     observed_->sample.modifiedPlace(io.device, io.phys);
@@ -202,6 +208,13 @@ void Correlator::taintByStrays(Evidence* evidence) {
   const Observed::Strays& strays = observed_->strays[evidence->device];
   if (strays.everywhere) evidence->unfit = true;
   strays.ranges.each(evidence->phys, [&](Range part, const Observed::Tick&) { taint(&evidence->taints, part); });
+}
+
+// A write that is known has no evidence either. One that has not begun yet taints when it does.
+void Correlator::taintByExpected(Evidence* evidence) {
+  observed_->expected[evidence->device].overlapping(evidence->phys, [&](ActiveRanges::Ref number, Range common) {
+    if (observed_->expectations[number].seen > 0) taint(&evidence->taints, common);
+  });
 }
 
 // A modification that has no evidence: it takes from all others what they would teach, until it has ended.

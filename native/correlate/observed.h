@@ -125,7 +125,7 @@ struct Observed {
   ObservedCounters counters;
   Sample sample;
   // Scratch.
-  std::vector<Step> starts, issues;
+  std::vector<Step> starts, issues, startedThere, issuedThere;
   std::vector<Laid> upper, lower;
 };
 

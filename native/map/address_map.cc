@@ -113,6 +113,9 @@ bool AddressMap::mappedPlaces(DiskKey disk, Range virt, std::vector<Mapping>* ou
   for (const auto& layer : disks_[disk]->layers) {
     layer.each(virt, [&](Range part, const Forward& value) {
       all &= value.state == State::kMapped && !value.moving && !value.shared;
+      const Range phys{value.place.offset, value.place.offset + part.length()};
+      const auto& owners = devices_[value.place.device]->layers;
+      for (int i = 1; i < kLayers; ++i) all &= !owners[i].meets(phys);
       out->push_back({disk, part, value.place, value.state});
     });
   }

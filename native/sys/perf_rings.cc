@@ -184,9 +184,13 @@ void PerfRings::advance(Ring* ring) {
   }
 }
 
+// The kernel tells that it lost records with the next one that it has room for, which may never come: a ring that was
+// nearly full is taken for one that lost some.
 void PerfRings::release() {
   for (Ring& ring : rings_) {
     auto* page = static_cast<perf_event_mmap_page*>(ring.memory);
+    const uint64_t used = __atomic_load_n(&page->data_head, __ATOMIC_ACQUIRE) - ring.tail;
+    if (used > bytes_ - bytes_ / 16) ++lost_;
     ring.tail = ring.head;
     __atomic_store_n(&page->data_tail, ring.tail, __ATOMIC_RELEASE);
   }

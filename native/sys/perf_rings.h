@@ -38,7 +38,7 @@ class PerfRings {
 
   // Whether there is something that has not been taken.
   bool pending() const;
-  // Takes all that is there: f(Record) in the order of time. Returns how many records the kernel had no room for.
+  // Takes all that is there: f(Record) in the order of time. Returns 0 if the kernel had room for every record.
   template <class F>
   uint64_t drain(F&& f) {
     look();

@@ -74,7 +74,7 @@ void Observer::end() {
   map_.feedFrom(nullptr, nullptr);
 }
 
-int Observer::observe(const BlockLevel& level, bool lowest, DeviceKey* key, std::string* why) {
+int Observer::observe(const BlockLevel& level, DeviceKey* key, std::string* why) {
   const uint32_t number = TraceDecoder::numberOf(level.device);
   for (const Device& device : devices_) {
     if (device.number != number) continue;
@@ -91,7 +91,7 @@ int Observer::observe(const BlockLevel& level, bool lowest, DeviceKey* key, std:
   {
     std::lock_guard lock(map_.mutex());
     devices_.push_back({level, number, *key});
-    error = listen(&devices_.back(), lowest, why);
+    error = listen(&devices_.back(), why);
     if (error != 0) devices_.pop_back();
   }
   if (error != 0) {
@@ -102,8 +102,8 @@ int Observer::observe(const BlockLevel& level, bool lowest, DeviceKey* key, std:
   return error;
 }
 
-// A read that is known is not told, but counted, and only what passes on to another device beneath is seen issued.
-int Observer::listen(Device* device, bool lowest, std::string* why) {
+// A read that is known is not told, but counted. Only what has a tag is seen issued.
+int Observer::listen(Device* device, std::string* why) {
   const auto tracepoints = decoder_.tracepoints();
   const std::string dev = "dev == " + std::to_string(device->number);
   const std::string known = "ioprio == " + std::to_string(correlator_.hints()->knownPriority());
@@ -116,7 +116,8 @@ int Observer::listen(Device* device, bool lowest, std::string* why) {
   if (const int error = add(BlockIo::kFrontMerge, dev)) return error;
   device->reads = rings_->addCounter(tracepoints[BlockIo::kStart], dev + " && " + reads, why);
   if (device->reads < 0) return device->reads;
-  return lowest ? 0 : add(BlockIo::kIssue, dev + " && !(" + known + ")");
+  const uint16_t first = HintAssociation::priorityOf(HintAssociation::tagOf(HintAssociation::kFirstHint, 0));
+  return add(BlockIo::kIssue, dev + " && ioprio >= " + std::to_string(first) + " && !(" + known + ")");
 }
 
 int Observer::watch(DiskKey disk, const std::string& file, std::string* why) {
@@ -125,7 +126,7 @@ int Observer::watch(DiskKey disk, const std::string& file, std::string* why) {
   std::vector<DeviceKey> keys;
   for (const BlockLevel& level : chain.levels) {
     DeviceKey key;
-    if (const int error = observe(level, &level == &chain.levels.back(), &key, why)) return error;
+    if (const int error = observe(level, &key, why)) return error;
     keys.push_back(key);
   }
   size_t trusted = 0;

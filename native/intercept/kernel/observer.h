@@ -55,8 +55,8 @@ class Observer {
   Observer(AddressMap& map, Correlator& correlator);
   void drain();
   void countReads();
-  int observe(const BlockLevel& level, bool lowest, DeviceKey* key, std::string* why);
-  int listen(Device* device, bool lowest, std::string* why);
+  int observe(const BlockLevel& level, DeviceKey* key, std::string* why);
+  int listen(Device* device, std::string* why);
   void say(const std::string& notice);
   void tend();
   void lookForQuiet();
