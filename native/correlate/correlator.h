@@ -82,7 +82,7 @@ class Correlator {
   // true all the time if holdsStill, once, after the places were read. All under the map's lock.
   bool takeSample(Sample* out);
   bool holdsStill(const Sample& sample);
-  // From this device of the disk's chain on, top first, bytes are not what they were above.
+  // From this device of the disk's chain on, top first, bytes are not what they were above, whoever's they are.
   void distrust(DiskKey disk, size_t level);
 
   // --- watching
@@ -221,6 +221,7 @@ class Correlator {
   void untagged(const BlockIo& io, bool merged);
   void strayed(const BlockIo& io, bool merged);
   void tookPlace(const BlockIo& io);
+  void discarded(const BlockIo& io);
 
   // compose.cc
   void settleObserved(uint32_t slot, bool succeeded);

@@ -2,6 +2,7 @@
 #include "correlate/observed.h"
 
 #include <algorithm>
+#include <ctime>
 
 #include "correlate/correlator.h"
 #include "correlate/hint.h"
@@ -70,18 +71,25 @@ bool Correlator::holdsStill(const Sample& sample) {
 }
 
 void Correlator::distrust(DiskKey disk, size_t level) {
-  Observed::Chain& chain = observed_->chains[disk];
-  for (size_t i = level; i < chain.devices.size(); ++i) map_.staleDevice(chain.devices[i]);
-  chain.trusted = std::min(chain.trusted, level);
+  const DeviceKey from = observed_->chains[disk].devices[level];
+  for (Observed::Chain& chain : observed_->chains) {
+    const auto found = std::find(chain.devices.begin(), chain.devices.end(), from);
+    if (found == chain.devices.end()) continue;
+    for (auto device = found; device != chain.devices.end(); ++device) map_.staleDevice(*device);
+    chain.trusted = std::min(chain.trusted, static_cast<size_t>(found - chain.devices.begin()));
+  }
 }
 
 // What has not been told may be in flight still.
 void Correlator::mustBeQuiet() {
+  timespec clock;  // not the stack's, which may be that of the last batch
+  clock_gettime(CLOCK_MONOTONIC, &clock);
+  const uint64_t since = uint64_t(clock.tv_sec) * 1'000'000'000 + uint64_t(clock.tv_nsec);
   observed_->sample.taken = false;
   for (DeviceState& device : devices_) {
     if (!device.watched || !device.observed) continue;
     device.quiet = device.settled = false;
-    device.observedSince = stack_->now(stack_);
+    device.observedSince = since;
     device.since = settleStamp_;
     unsettled_ = true;
   }
@@ -129,6 +137,7 @@ uint32_t Correlator::ownerOfMerged(const BlockIo& io) {
 void Correlator::happened(const BlockIo& io) {
   DeviceState& state = devices_[io.device];
   if (!state.watched) return;
+  if (io.kind == BlockIo::kQueue) return discarded(io);
   passedOn(io);
   const bool merged = io.kind == BlockIo::kBackMerge || io.kind == BlockIo::kFrontMerge;
   const uint32_t owner = merged ? ownerOfMerged(io) : hints_->contextOf(io.ioprio);
@@ -217,6 +226,11 @@ void Correlator::taintByExpected(Evidence* evidence) {
   });
 }
 
+void Correlator::discarded(const BlockIo& io) {
+  map_.removePhysical(io.device, io.phys);
+  tookPlace(io);
+}
+
 // A modification that has no evidence: it takes from all others what they would teach, until it has ended.
 void Correlator::tookPlace(const BlockIo& io) {
   observed_->sample.modifiedPlace(io.device, io.phys);
@@ -226,7 +240,10 @@ void Correlator::tookPlace(const BlockIo& io) {
   Observed::Strays& strays = observed_->strays[io.device];
   strays.last = std::max(strays.last, io.time);
   if (strays.everywhere) return;
-  strays.ranges.assign(io.phys, Observed::Tick::of(io.time));
+  // Records of several CPUs may come a little late: the later of two counts.
+  uint64_t tick = Observed::Tick::of(io.time).tick;
+  strays.ranges.each(io.phys, [&](Range, const Observed::Tick& since) { tick = std::max(tick, since.tick); });
+  strays.ranges.assign(io.phys, {tick});
   if (strays.ranges.size() <= Observed::kMostStrays) return;
   strays.everywhere = true;
   strays.ranges.erase({0, UINT64_MAX});

@@ -30,7 +30,8 @@
 namespace sm {
 
 struct BlockIo {
-  enum Kind : uint8_t { kStart, kBackMerge, kFrontMerge, kIssue };
+  // kQueue, of discards alone: several may become one request, of which only the first is told.
+  enum Kind : uint8_t { kStart, kBackMerge, kFrontMerge, kIssue, kQueue };
   Kind kind = kStart;
   uint8_t op = 0;       // enum sm_op
   uint16_t ioprio = 0;  // of a start or an issue

@@ -167,8 +167,9 @@ void Correlator::settlePredicted(uint32_t slot, bool succeeded) {
   if (context.op == SM_OP_WRITE) {
     context.confirmed = all && succeeded && context.taints.empty();
   } else {
-    for (const DeviceKey device : seen.chains[context.disk].devices) {
-      devices_[device].ledger->fates[static_cast<int>(Fate::kAttributed)].add(context.virt.length(), 0);
+    const Observed::Chain& down = seen.chains[context.disk];
+    for (size_t level = 0; level < down.trusted; ++level) {
+      devices_[down.devices[level]].ledger->fates[static_cast<int>(Fate::kAttributed)].add(context.virt.length(), 0);
     }
   }
 }

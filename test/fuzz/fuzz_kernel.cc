@@ -22,7 +22,7 @@ void readTexts(FuzzedDataProvider& input) {
   if (parseTraceFormat(input.ConsumeRandomLengthString(), &point) != 0) return;
   SM_MUST(!point.fields.empty());
   TraceDecoder decoder;
-  const auto kind = static_cast<BlockIo::Kind>(input.ConsumeIntegralInRange(0, 3));
+  const auto kind = static_cast<BlockIo::Kind>(input.ConsumeIntegralInRange(0, 4));
   if (decoder.use(kind, point) != 0) return;
   const auto record = input.ConsumeRemainingBytes<std::byte>();
   BlockIo io;
@@ -94,7 +94,7 @@ void tell(FuzzedDataProvider& input) {
     } else {
       std::lock_guard lock(map.mutex());
       BlockIo io;
-      io.kind = static_cast<BlockIo::Kind>(input.ConsumeIntegralInRange(0, 3));
+      io.kind = static_cast<BlockIo::Kind>(input.ConsumeIntegralInRange(0, 4));
       io.op = static_cast<uint8_t>(input.ConsumeIntegralInRange(1, 5));
       io.ioprio = input.ConsumeBool()
                       ? each.request.ioprio

@@ -73,7 +73,7 @@ int32_t openImage(Volume& volume, const char* vm, const char* name, sm_device** 
   sm_error found{};
   const std::string device = std::string(vm) + "/" + name;
   int32_t status;
-  for (auto waited = kPause - kPause;; waited += kPause) {
+  for (std::chrono::milliseconds waited(0);; waited += kPause) {
     status = volume.services->device_open(volume.services, device.c_str(), image.path().c_str(), out, &found);
     if (status != -EBUSY || waited >= kPatience) break;
     std::this_thread::sleep_for(kPause);

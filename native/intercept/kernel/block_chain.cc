@@ -175,12 +175,25 @@ int findBlockChain(const std::string& file, BlockChain* out, std::string* why) {
   }
 }
 
-bool writesInFlight(dev_t device, uint64_t* count) {
-  uint64_t reads;
+bool requestsInFlight(dev_t device, uint64_t* count) {
   unsigned counted = 0;
   // Only what is accounted is counted.
   if (!(std::ifstream(sysfsOf(device) + "/queue/iostats") >> counted) || counted == 0) return false;
-  return bool(std::ifstream(sysfsOf(device) + "/inflight") >> reads >> *count);
+  std::ifstream fields(sysfsOf(device) + "/stat");
+  for (int field = 1; field <= 9; ++field) fields >> *count;
+  return bool(fields);
+}
+
+std::vector<dev_t> partitionsOf(dev_t device) {
+  std::vector<dev_t> numbers;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(sysfsOf(device), error)) {
+    unsigned large, small;
+    char colon;
+    if (!std::filesystem::exists(entry.path() / "partition", error)) continue;
+    if (std::ifstream(entry.path() / "dev") >> large >> colon >> small) numbers.push_back(makedev(large, small));
+  }
+  return numbers;
 }
 
 uint64_t requestTimeout(dev_t device) {

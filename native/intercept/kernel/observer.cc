@@ -48,6 +48,7 @@ int Observer::open(AddressMap& map, Correlator& correlator, const std::vector<ui
   }
   observer->online_ = onlineCpus();
   observer->rings_ = std::make_unique<PerfRings>(kRingBytes);
+  observer->tender_ = std::thread([self = observer.get()] { self->tend(); });
   {
     std::lock_guard lock(map.mutex());
     correlator.hints()->give(tags);
@@ -58,7 +59,6 @@ int Observer::open(AddressMap& map, Correlator& correlator, const std::vector<ui
         },
         observer.get());
   }
-  observer->tender_ = std::thread([self = observer.get()] { self->tend(); });
   *out = std::move(observer);
   return 0;
 }
@@ -75,9 +75,10 @@ void Observer::end() {
 }
 
 int Observer::observe(const BlockLevel& level, DeviceKey* key, std::string* why) {
-  const uint32_t number = TraceDecoder::numberOf(level.device);
+  std::vector<uint32_t> numbers = {TraceDecoder::numberOf(level.device)};
+  for (const dev_t part : partitionsOf(level.device)) numbers.push_back(TraceDecoder::numberOf(part));
   for (const Device& device : devices_) {
-    if (device.number != number) continue;
+    if (device.numbers[0] != numbers[0]) continue;
     *key = device.key;
     return 0;
   }
@@ -90,7 +91,7 @@ int Observer::observe(const BlockLevel& level, DeviceKey* key, std::string* why)
   int error;
   {
     std::lock_guard lock(map_.mutex());
-    devices_.push_back({level, number, *key});
+    devices_.push_back({level, std::move(numbers), *key});
     error = listen(&devices_.back(), why);
     if (error != 0) devices_.pop_back();
   }
@@ -105,7 +106,7 @@ int Observer::observe(const BlockLevel& level, DeviceKey* key, std::string* why)
 // A read that is known is not told, but counted. Only what has a tag is seen issued.
 int Observer::listen(Device* device, std::string* why) {
   const auto tracepoints = decoder_.tracepoints();
-  const std::string dev = "dev == " + std::to_string(device->number);
+  const std::string dev = "dev == " + std::to_string(device->numbers[0]);
   const std::string known = "ioprio == " + std::to_string(correlator_.hints()->knownPriority());
   const std::string reads = known + " && rwbs ~ \"R*\"";
   auto add = [&](BlockIo::Kind kind, const std::string& filter) {
@@ -114,6 +115,10 @@ int Observer::listen(Device* device, std::string* why) {
   if (const int error = add(BlockIo::kStart, dev + " && !(" + reads + ")")) return error;
   if (const int error = add(BlockIo::kBackMerge, dev)) return error;
   if (const int error = add(BlockIo::kFrontMerge, dev)) return error;
+  std::string any;
+  for (const uint32_t number : device->numbers)
+    any += (any.empty() ? "dev == " : " || dev == ") + std::to_string(number);
+  if (const int error = add(BlockIo::kQueue, "rwbs ~ \"D*\" && (" + any + ")")) return error;
   device->reads = rings_->addCounter(tracepoints[BlockIo::kStart], dev + " && " + reads, why);
   if (device->reads < 0) return device->reads;
   const uint16_t first = HintAssociation::priorityOf(HintAssociation::tagOf(HintAssociation::kFirstHint, 0));
@@ -162,7 +167,7 @@ void Observer::drain() {
     uint32_t number;
     if (!decoder_.decode(record.data, &number, &io)) return;
     for (const Device& device : devices_) {
-      if (device.number != number) continue;
+      if (std::find(device.numbers.begin(), device.numbers.end(), number) == device.numbers.end()) continue;
       io.device = device.key;
       io.time = record.time;
       if (checking_ && io.ioprio == correlator_.hints()->ownPriority()) [[unlikely]]
@@ -181,7 +186,7 @@ void Observer::countReads() {
   }
 }
 
-// What had begun before a device was seen without a write has ended; so has, on a device that is never without one,
+// What had begun before a device was seen without a request has ended; so has, on a device that is never without one,
 // what its time ran out for long ago.
 void Observer::lookForQuiet() {
   std::vector<Device> waiting;
@@ -193,8 +198,8 @@ void Observer::lookForQuiet() {
   }
   for (const Device& device : waiting) {
     const uint64_t time = clockNow();
-    uint64_t writes = 0;
-    const bool idle = writesInFlight(device.level.device, &writes) && writes == 0;
+    uint64_t requests = 0;
+    const bool idle = requestsInFlight(device.level.device, &requests) && requests == 0;
     const uint64_t margin = idle ? kMargin : 2 * requestTimeout(device.level.device);
     if (time < margin) continue;
     std::lock_guard lock(map_.mutex());

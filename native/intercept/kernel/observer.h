@@ -46,7 +46,7 @@ class Observer {
  private:
   struct Device {
     BlockLevel level;
-    uint32_t number;  // as records have it
+    std::vector<uint32_t> numbers;  // as records have it, and its partitions, of which a discard is told first
     DeviceKey key;
     int reads = -1;        // the counter of known reads
     uint64_t counted = 0;  // of which the ledger knows

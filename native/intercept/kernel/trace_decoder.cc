@@ -14,7 +14,7 @@ namespace sm {
 namespace {
 
 constexpr const char* kNames[] = {"block/block_io_start", "block/block_bio_backmerge", "block/block_bio_frontmerge",
-                                  "block/block_rq_issue"};
+                                  "block/block_rq_issue", "block/block_bio_queue"};
 constexpr uint64_t kSector = 512;
 
 template <class T>

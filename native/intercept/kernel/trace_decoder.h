@@ -39,7 +39,7 @@ class TraceDecoder {
   static uint8_t opOf(std::string_view rwbs);
 
  private:
-  static constexpr size_t kEvents = 4;
+  static constexpr size_t kEvents = 5;
   struct Layout {
     uint16_t id = 0;
     uint32_t device = 0, sector = 0, sectors = 0, rwbs = 0, rwbsSize = 0;
