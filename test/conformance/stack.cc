@@ -214,6 +214,12 @@ void Stack::rest() {
   }
 }
 
+uint64_t Stack::writesBelow() const {
+  uint64_t writes = 0;
+  for (const auto& counters : counters_) writes += counters->counters()[SM_OP_WRITE].operations;
+  return writes;
+}
+
 void Stack::beginFaults(uint64_t seed) {
   // Not of flushes: a volume may take one that failed for the end of all durability.
   Match data;

@@ -43,6 +43,8 @@ class Stack {
 
   // Waits until the volume does nothing on its own any more.
   void rest();
+  // How many writes have been submitted to the devices.
+  uint64_t writesBelow() const;
 
   const std::vector<sm::VirtualDisk*>& disks() const { return disks_; }
   sm::DiskKey key(size_t disk) const;
