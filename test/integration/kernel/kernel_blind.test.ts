@@ -13,6 +13,7 @@ for (const upper of ['btrfs checksums', 'btrfs compressed'] satisfies FileSystem
     await watched.load.run({ operations: QUICK, reads: 0 });
     await watched.disk.flush();
     expect(watched.rightByBytes()).toEqual([0, 0]);
+    expect(watched.probe.notices.join()).toContain('nothing is mapped through');
     const { devices, unmapped } = watched.map.ledger();
     expect(Object.values(unmapped).reduce((sum, { bytes }) => sum + bytes, 0)).toBe(watched.load.written);
     for (const device of [watched.upper, watched.lower]) {
