@@ -65,7 +65,7 @@ struct Probe::State {
   // Where the kernel is the carrier: what stands in for the devices' taps, and what it could not see.
   std::unique_ptr<Observer> observer;
   std::function<std::string(const sm_disk*)> fileOf;
-  std::vector<std::string> unseen;
+  std::vector<std::string> unseen;  // under the map's lock
   struct DiskPoint {
     sm_disk* disk;
     DiskKey key;
@@ -131,8 +131,9 @@ int Probe::addDisk(sm_disk* disk) {
   if (state_->observer && file.empty()) return 0;
   if (!state_->correlator->watchDisk(key)) return -EEXIST;
   if (std::string why; state_->observer && state_->observer->watch(key, file, &why) != 0) {
-    state_->unseen.push_back(std::string("disk ") + disk->vm + "/" + disk->name + ": " + why);
     state_->correlator->unwatchDisk(key);
+    std::lock_guard lock(state_->map->mutex());
+    state_->unseen.push_back(std::string("disk ") + disk->vm + "/" + disk->name + ": " + why);
     return 0;
   }
   auto filter = std::make_unique<RecordFilter>(*state_->correlator, key);
@@ -257,7 +258,11 @@ std::shared_ptr<const Correlator> Probe::owners() const {
 DiskKey Probe::keyOf(const DiskName& disk) { return state_->map->internDisk(disk); }
 
 std::vector<std::string> Probe::notices() const {
-  std::vector<std::string> all = state_->unseen;
+  std::vector<std::string> all;
+  {
+    std::lock_guard lock(state_->map->mutex());
+    all = state_->unseen;
+  }
   if (!state_->observer) return all;
   for (std::string& notice : state_->observer->notices()) all.push_back(std::move(notice));
   return all;

@@ -31,6 +31,17 @@ std::string advice(int error) {
   return ": this kernel may have no tracepoints";
 }
 
+// What all events of a ring have in common.
+perf_event_attr common() {
+  perf_event_attr attr{};
+  attr.size = sizeof attr;
+  attr.sample_type = PERF_SAMPLE_TIME | PERF_SAMPLE_RAW;
+  attr.disabled = 1;
+  attr.use_clockid = 1;
+  attr.clockid = CLOCK_MONOTONIC;
+  return attr;
+}
+
 // Says what was refused, and closes `fd`.
 int failed(const char* what, int fd, std::string* why) {
   const int error = errno;
@@ -43,38 +54,43 @@ int failed(const char* what, int fd, std::string* why) {
 
 PerfRings::PerfRings(size_t bytes) : bytes_(bytes), wake_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {}
 
-int PerfRings::add(std::span<const uint64_t> tracepoints, const std::string& filter, std::string* why) {
+int PerfRings::open(std::string* why) {
   const int cpus = static_cast<int>(sysconf(_SC_NPROCESSORS_CONF));
   for (int cpu = 0; cpu < cpus; ++cpu) {
-    if (const int error = addOn(cpu, tracepoints, filter, why)) return error;
+    // A ring belongs to an event that never happens, so that it is there before and after all others.
+    perf_event_attr attr = common();
+    attr.type = PERF_TYPE_SOFTWARE;
+    attr.config = PERF_COUNT_SW_DUMMY;
+    attr.watermark = 1;
+    attr.wakeup_watermark = static_cast<uint32_t>(bytes_ / 2);
+    const int fd = static_cast<int>(syscall(SYS_perf_event_open, &attr, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC));
+    if (fd < 0 && errno == ENODEV) continue;  // the CPU is offline
+    if (fd < 0) return failed("perf_event_open", -1, why);
+    void* memory = mmap(nullptr, pageBytes() + bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (memory == MAP_FAILED) return failed("mmap of a ring of trace records", fd, why);
+    rings_.push_back({.cpu = cpu, .memory = memory, .data = static_cast<std::byte*>(memory) + pageBytes(), .fd = fd});
   }
   return 0;
 }
 
-int PerfRings::addOn(int cpu, std::span<const uint64_t> tracepoints, const std::string& filter, std::string* why) {
-  for (const uint64_t tracepoint : tracepoints) {
-    const int fd = openEvent(cpu, tracepoint, true, filter, why);
-    if (fd == -ENODEV) return 0;  // the CPU is offline
-    if (fd < 0) return fd;
-    auto ring = std::find_if(rings_.begin(), rings_.end(), [cpu](const Ring& each) { return each.cpu == cpu; });
-    if (ring == rings_.end()) {
-      void* memory = mmap(nullptr, pageBytes() + bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-      if (memory == MAP_FAILED) return failed("mmap of a ring of trace records", fd, why);
-      rings_.push_back({.cpu = cpu, .memory = memory, .data = static_cast<std::byte*>(memory) + pageBytes(), .fd = fd});
-    } else {
-      if (ioctl(fd, PERF_EVENT_IOC_SET_OUTPUT, ring->fd) != 0) return failed("PERF_EVENT_IOC_SET_OUTPUT", fd, why);
+int PerfRings::add(std::span<const uint64_t> tracepoints, const std::string& filter, std::string* why) {
+  for (const Ring& ring : rings_) {
+    for (const uint64_t tracepoint : tracepoints) {
+      const int fd = openEvent(ring.cpu, tracepoint, true, filter, why);
+      if (fd == -ENODEV) break;  // the CPU has gone
+      if (fd < 0) return fd;
+      if (ioctl(fd, PERF_EVENT_IOC_SET_OUTPUT, ring.fd) != 0) return failed("PERF_EVENT_IOC_SET_OUTPUT", fd, why);
       others_.push_back(fd);
+      if (ioctl(fd, PERF_EVENT_IOC_ENABLE, 0) != 0) return failed("PERF_EVENT_IOC_ENABLE", -1, why);
     }
-    if (ioctl(fd, PERF_EVENT_IOC_ENABLE, 0) != 0) return failed("PERF_EVENT_IOC_ENABLE", -1, why);
   }
   return 0;
 }
 
 int PerfRings::addCounter(uint64_t tracepoint, const std::string& filter, std::string* why) {
   counters_.emplace_back();
-  const int cpus = static_cast<int>(sysconf(_SC_NPROCESSORS_CONF));
-  for (int cpu = 0; cpu < cpus; ++cpu) {
-    const int fd = openEvent(cpu, tracepoint, false, filter, why);
+  for (const Ring& ring : rings_) {
+    const int fd = openEvent(ring.cpu, tracepoint, false, filter, why);
     if (fd == -ENODEV) continue;
     if (fd < 0) return fd;
     counters_.back().push_back(fd);
@@ -92,19 +108,10 @@ uint64_t PerfRings::counted(int counter) const {
 }
 
 int PerfRings::openEvent(int cpu, uint64_t tracepoint, bool sampled, const std::string& filter, std::string* why) {
-  perf_event_attr attr{};
+  perf_event_attr attr = common();
   attr.type = PERF_TYPE_TRACEPOINT;
-  attr.size = sizeof attr;
   attr.config = tracepoint;
-  if (sampled) {
-    attr.sample_period = 1;
-    attr.sample_type = PERF_SAMPLE_TIME | PERF_SAMPLE_RAW;
-    attr.watermark = 1;
-    attr.wakeup_watermark = static_cast<uint32_t>(bytes_ / 2);
-  }
-  attr.disabled = 1;  // until its filter is set
-  attr.use_clockid = 1;
-  attr.clockid = CLOCK_MONOTONIC;
+  if (sampled) attr.sample_period = 1;
   const int fd = static_cast<int>(syscall(SYS_perf_event_open, &attr, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC));
   if (fd < 0) return errno == ENODEV ? -ENODEV : failed("perf_event_open", -1, why);
   if (ioctl(fd, PERF_EVENT_IOC_SET_FILTER, filter.c_str()) != 0) return failed("PERF_EVENT_IOC_SET_FILTER", fd, why);

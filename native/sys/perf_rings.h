@@ -27,6 +27,9 @@ class PerfRings {
   PerfRings(const PerfRings&) = delete;
   PerfRings& operator=(const PerfRings&) = delete;
 
+  // Makes the rings, one for each CPU that is online; once, before anything else. 0, or a negative errno; `why` then
+  // says what the kernel refuses and what to do.
+  int open(std::string* why);
   // What these tracepoints tell comes into the rings from now on, as far as `filter` lets it pass
   // (Documentation/trace/events.rst). Not while others use the rings. 0, or a negative errno; `why` then says what the
   // kernel refuses and what to do.
@@ -64,7 +67,6 @@ class PerfRings {
     std::vector<std::byte> wrapped;  // a record that goes around the end of the ring
   };
 
-  int addOn(int cpu, std::span<const uint64_t> tracepoints, const std::string& filter, std::string* why);
   // `sampled`: it writes records; else it counts.
   int openEvent(int cpu, uint64_t tracepoint, bool sampled, const std::string& filter, std::string* why);
   void look();

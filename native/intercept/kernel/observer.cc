@@ -48,6 +48,7 @@ int Observer::open(AddressMap& map, Correlator& correlator, const std::vector<ui
   }
   observer->online_ = onlineCpus();
   observer->rings_ = std::make_unique<PerfRings>(kRingBytes);
+  if (const int error = observer->rings_->open(why)) return error;
   observer->tender_ = std::thread([self = observer.get()] { self->tend(); });
   {
     std::lock_guard lock(map.mutex());

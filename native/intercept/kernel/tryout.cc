@@ -54,6 +54,7 @@ int tryKernel(std::string* why) {
   if (const int error = upper.attach(lower.loop.path, why)) return error;
   const uint32_t numbers[] = {numberOf(upper.loop.path), numberOf(lower.loop.path)};
   PerfRings rings(1 << 16);
+  if (const int error = rings.open(why)) return error;
   const uint64_t starts = decoder.tracepoints()[BlockIo::kStart];
   for (const uint32_t number : numbers) {
     if (const int error = rings.add({&starts, 1}, "dev == " + std::to_string(number), why)) return error;

@@ -21,7 +21,7 @@ TEST_CASE("that a ring was too small is told at once, not with the next record")
   PerfRings rings(4096);
   const std::string filter =
       "id == " + std::to_string(SYS_getppid) + " && common_pid == " + std::to_string(syscall(SYS_gettid));
-  if (rings.add({&point.id, 1}, filter, &why) != 0) {
+  if (rings.open(&why) != 0 || rings.add({&point.id, 1}, filter, &why) != 0) {
     MESSAGE("skipped: " << why);
     return;
   }
