@@ -42,9 +42,9 @@ TEST_CASE("the letters of a block trace say what is done; what is not known may 
       {"WS", SM_OP_WRITE},       {"FWFS", SM_OP_WRITE},      {"WFS", SM_OP_WRITE},    {"D", SM_OP_DISCARD},
       {"DE", SM_OP_DISCARD},     {"F", SM_OP_FLUSH},         {"FF", SM_OP_FLUSH},     {"FS", SM_OP_FLUSH},
       {"N", SM_OP_WRITE_ZEROES}, {"ZA", SM_OP_WRITE_ZEROES}, {"", SM_OP_WRITE_ZEROES}};
-  for (const auto& [rwbs, op] : known) {
-    CAPTURE(rwbs);
-    CHECK(TraceDecoder::opOf(rwbs) == op);
+  for (const auto& each : known) {
+    CAPTURE(each.first);
+    CHECK(TraceDecoder::opOf(each.first) == each.second);
   }
 }
 

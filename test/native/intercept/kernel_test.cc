@@ -171,12 +171,12 @@ TEST_CASE("a kernel's stack of two file systems and two loop devices is mapped t
       {"ext4", "mkfs.ext4 -q -F -b 4096 -E lazy_itable_init=0,lazy_journal_init=0"},
       {"ext4", "mkfs.ext4 -q -F -b 1024 -E lazy_itable_init=0,lazy_journal_init=0"},
       {"xfs", "mkfs.xfs -q -f -m reflink=0"}};
-  for (const auto& [type, make] : systems) {
+  for (const auto& system : systems) {
     for (const uint64_t age : {uint64_t{0}, 600 * kSecond}) {
       for (const uint64_t piece : {uint64_t{0}, uint64_t{32 << 10}}) {
-        CAPTURE(make);
+        CAPTURE(system.second);
         CAPTURE(piece);
-        Stack stack(type, make, piece);
+        Stack stack(system.first, system.second, piece);
         CAPTURE(age);
         stack.attach(age);
         WorkloadOptions options;
