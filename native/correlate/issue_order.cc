@@ -5,6 +5,7 @@
 #include <map>
 #include <set>
 #include <unordered_map>
+#include <unordered_set>
 
 namespace sm {
 
@@ -38,8 +39,7 @@ bool isCertain(const std::vector<Step>& issues) {
 // thread's have been taken, in one number.
 class Orders {
  public:
-  // False: too many.
-  bool set(const std::vector<Step>& issues, const std::vector<Step>& starts) {
+  Orders(const std::vector<Step>& issues, const std::vector<Step>& starts) {
     for (const Step& issue : issues) {
       auto lane = std::find_if(lanes_.begin(), lanes_.end(),
                                [&](const Lane& each) { return each.issues[0].thread == issue.thread; });
@@ -47,35 +47,32 @@ class Orders {
       lane->issues.push_back(issue);
       lane->ends.push_back((lane->ends.empty() ? 0 : lane->ends.back()) + issue.phys.length());
     }
-    size_t states = 1;
+    uint64_t states = 1;  // at most 2^45: a request has no more than 2^11 issues, and threads are at most 4
     for (Lane& lane : lanes_) {
       lane.weight = states;
       states *= lane.issues.size() + 1;
-      if (states > kMostStates) return false;
     }
+    last_ = states - 1;
     uint64_t at = 0;
     for (const Step& start : starts) {
       startedAt_[at] = start.time;
       at += start.phys.length();
     }
     startedAt_[at] = 0;  // where all ends, nothing begins
-    leads_.assign(states, kUnknown);
-    return true;
   }
 
   // The issues in order; see orderIssues.
   std::vector<Step> order() {
     std::vector<Step> out;
-    if (!leads(0)) return out;
-    std::vector<size_t> states = {0};
-    std::vector<bool> met(leads_.size());
+    if (!leads(0) || leads_.size() > kMostStates) return out;
+    std::vector<uint64_t> states = {0};
+    std::unordered_set<uint64_t> met;
     for (size_t i = 0; i < states.size(); ++i) {
       for (Lane& lane : lanes_) {
-        const size_t next = step(states[i], lane);
+        const uint64_t next = step(states[i], lane);
         if (next == kNone || !leads(next)) continue;
         lane.places[takenOf(states[i], lane)].insert(bytesOf(states[i]));
-        if (!met[next]) states.push_back(next);
-        met[next] = true;
+        if (met.insert(next).second) states.push_back(next);
       }
     }
     std::map<uint64_t, const Step*> certain;
@@ -84,7 +81,7 @@ class Orders {
         if (lane.places.at(i).size() == 1) certain[*lane.places.at(i).begin()] = &lane.issues[i];
       }
     }
-    const uint64_t all = bytesOf(leads_.size() - 1);
+    const uint64_t all = bytesOf(last_);
     uint64_t at = 0;
     auto unknownUntil = [&](uint64_t end) {
       if (at < end) out.push_back({0, {Observed::kNowhere, Observed::kNowhere + (end - at)}, kNoKey, kNoSlot, 0});
@@ -102,14 +99,13 @@ class Orders {
   struct Lane {
     std::vector<Step> issues;
     std::vector<uint64_t> ends;                   // bytes of all up to each
-    size_t weight = 0;                            // of one more in a state
+    uint64_t weight = 1;                          // of one more in a state
     std::map<size_t, std::set<uint64_t>> places;  // by the issue: bytes before it, in some order that can have been
   };
-  static constexpr size_t kNone = SIZE_MAX;
-  static constexpr uint8_t kUnknown = 255;
+  static constexpr uint64_t kNone = UINT64_MAX;
 
-  static size_t takenOf(size_t state, const Lane& lane) { return state / lane.weight % (lane.issues.size() + 1); }
-  uint64_t bytesOf(size_t state) const {
+  static size_t takenOf(uint64_t state, const Lane& lane) { return state / lane.weight % (lane.issues.size() + 1); }
+  uint64_t bytesOf(uint64_t state) const {
     uint64_t bytes = 0;
     for (const Lane& lane : lanes_) {
       if (const size_t taken = takenOf(state, lane)) bytes += lane.ends[taken - 1];
@@ -118,20 +114,22 @@ class Orders {
   }
 
   // Whether all can be taken from here on.
-  bool leads(size_t state) {
-    if (state == leads_.size() - 1) return true;
-    if (leads_[state] == kUnknown) {
-      leads_[state] = 0;
-      for (const Lane& lane : lanes_) {
-        const size_t next = step(state, lane);
-        if (next != kNone && leads(next)) leads_[state] = 1;
-      }
+  bool leads(uint64_t state) {
+    if (state == last_) return true;
+    const auto known = leads_.find(state);
+    if (known != leads_.end()) return known->second;
+    if (leads_.size() > kMostStates) return false;
+    bool any = false;
+    for (const Lane& lane : lanes_) {
+      const uint64_t next = step(state, lane);
+      if (next != kNone) any |= leads(next);
     }
-    return leads_[state] != 0;
+    leads_[state] = any;
+    return any;
   }
 
   // Where the next of a lane leads, or kNone.
-  size_t step(size_t state, const Lane& lane) const {
+  uint64_t step(uint64_t state, const Lane& lane) const {
     const size_t taken = takenOf(state, lane);
     if (taken == lane.issues.size()) return kNone;
     const Step& issue = lane.issues[taken];
@@ -151,16 +149,18 @@ class Orders {
 
   std::vector<Lane> lanes_;
   std::unordered_map<uint64_t, uint64_t> startedAt_;  // when what has so many bytes before it was started
-  std::vector<uint8_t> leads_;                        // by state
+  std::unordered_map<uint64_t, bool> leads_;          // by state, of those that were looked at
+  uint64_t last_ = 0;                                 // the state in which all have been taken
 };
 
 }  // namespace
 
 bool orderIssues(std::vector<Step>* issues, const std::vector<Step>& starts) {
   if (isCertain(*issues)) return true;
-  Orders orders;
-  if (!orders.set(*issues, starts)) return false;
-  std::vector<Step> order = orders.order();
+  std::set<uint32_t> threads;
+  for (const Step& issue : *issues) threads.insert(issue.thread);
+  if (threads.size() > kMostThreads) return false;
+  std::vector<Step> order = Orders(*issues, starts).order();
   if (order.empty()) return false;
   issues->swap(order);
   return true;
