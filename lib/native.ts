@@ -3,6 +3,7 @@ import path from 'node:path';
 import nodeGypBuild from 'node-gyp-build';
 import { makeError } from './errors.js';
 import type { NbdCounters } from './nbd.js';
+import type { ProbeStats } from './probe.js';
 import type { Journal } from './replay.js';
 
 declare const brand: unique symbol;
@@ -103,24 +104,8 @@ export interface NativeNbdOptions {
   tls: NativeTls | null;
 }
 
-export interface NativeProbeState {
+export interface NativeProbeState extends ProbeStats {
   learning: boolean;
-  recorded: number;
-  unrecorded: number;
-  evidenceLost: number;
-  taintOverflow: number;
-  losses: number;
-  kernel: {
-    composed: number;
-    missing: number;
-    excess: number;
-    crossing: number;
-    unordered: number;
-    foreign: number;
-    predicted: number;
-    astray: number;
-  };
-  eventsDropped: number;
 }
 
 export interface Native {

@@ -55,7 +55,7 @@ void Correlator::delist(uint32_t slot) {
 // Makes the context one that its children can find.
 [[gnu::always_inline]] inline void Correlator::record(uint32_t slot, Context* which, sm_request* above) {
   Context& context = *which;
-  if (observed_ && predict(slot, which, above)) return;
+  if (observed_ && predict(which, above)) return;
   const bool room = correlation_ == kAscend || recorded_ < capacity_;
   context.recorded = room && association_->mark(slot, context, above);
   if (observed_ && context.recorded) beginTrail(slot);

@@ -107,7 +107,7 @@ void Correlator::compose(uint32_t slot, const Observed::Trail& trail) {
     if (!layPieces()) return;
   }
   if (seen.counters.unordered == unordered) ++seen.counters.composed;
-  if (seen.sample.wanted && down.trusted > 0) keepSample(slot);
+  if (seen.sample.wanted) keepSample(slot);
   if (seen.halfAge != 0) freshnessOf(context.disk).confirm(context.virt, halfNow());
 }
 

@@ -200,8 +200,8 @@ class Correlator {
   // predict.cc
   uint64_t halfNow() const;
   Freshness& freshnessOf(DiskKey disk);
-  bool predict(uint32_t slot, Context* context, sm_request* above);
-  bool expect(uint32_t slot, Context* context);
+  bool predict(Context* context, sm_request* above);
+  bool expect(Context* context);
   bool endExpectations(Context* context);
   bool isExpected(const BlockIo& io);
   bool mayBeKnown(const BlockIo& io) const;

@@ -108,7 +108,6 @@ struct Observed {
 
   // What writes of the known priority are expected to do (predict.cc).
   struct Expectation {
-    uint32_t context = kNoSlot;
     bool doubted = false;
     DeviceKey device = kNoKey;
     Range phys;

@@ -28,7 +28,7 @@ Freshness& Correlator::freshnessOf(DiskKey disk) {
 }
 
 // Whether the request can go without a tag of its own; then it has that of all that are known.
-bool Correlator::predict(uint32_t slot, Context* context, sm_request* above) {
+bool Correlator::predict(Context* context, sm_request* above) {
   Observed& seen = *observed_;
   if (seen.halfAge == 0 || above->ioprio != 0 || !context->learns || !context->taints.empty() || context->virt.empty())
     return false;
@@ -55,13 +55,13 @@ bool Correlator::predict(uint32_t slot, Context* context, sm_request* above) {
     ++devices;
   }
   if (devices != down.trusted) return false;
-  if (context->op == SM_OP_WRITE && !expect(slot, context)) return false;
+  if (context->op == SM_OP_WRITE && !expect(context)) return false;
   context->predicted = true;
   above->ioprio = hints_->knownPriority();
   return true;
 }
 
-bool Correlator::expect(uint32_t slot, Context* context) {
+bool Correlator::expect(Context* context) {
   Observed& seen = *observed_;
   for (const Mapping& each : seen.places) {
     const uint32_t number = seen.expectations.take();
@@ -70,8 +70,7 @@ bool Correlator::expect(uint32_t slot, Context* context) {
       return false;
     }
     Observed::Expectation& expected = seen.expectations[number];
-    expected = {.context = slot,
-                .device = each.place.device,
+    expected = {.device = each.place.device,
                 .phys = {each.place.offset, each.place.offset + each.virt.length()},
                 .next = context->firstExpectation};
     expected.position = seen.expected[expected.device].add(expected.phys, number);

@@ -5,7 +5,6 @@
 // as the volume is open. A disk holds what its device held; deleting it takes the name away and leaves the bytes.
 //
 // Options at open: issue (clone or fresh: how children are made; default clone).
-//
 #include <algorithm>
 #include <cerrno>
 #include <memory>

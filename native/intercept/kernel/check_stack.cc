@@ -20,7 +20,6 @@ namespace sm {
 void Observer::compareSample() {
   Sample sample;
   std::vector<std::string> paths;
-  std::string disk;
   {
     std::lock_guard lock(map_.mutex());
     if (!correlator_.takeSample(&sample)) return;
@@ -48,8 +47,8 @@ void Observer::compareSample() {
                      " any more: what is there is not what was written. Something in between changes it");
 }
 
-int Observer::checkStack(const std::string& folder, const BlockChain& chain, const std::vector<DeviceKey>& keys,
-                         size_t* trusted, std::string* found) {
+void Observer::checkStack(const std::string& folder, const BlockChain& chain, const std::vector<DeviceKey>& keys,
+                          size_t* trusted, std::string* found) {
   *trusted = 0;
   const File file(::open(folder.c_str(), O_TMPFILE | O_RDWR | O_DIRECT | O_CLOEXEC, 0600));
   const Block block = makeBlock(), back = makeBlock();
@@ -75,7 +74,7 @@ int Observer::checkStack(const std::string& folder, const BlockChain& chain, con
   const std::string where = "nothing is mapped through " + folder;
   if (error != 0) {
     *found = where + ": no direct I/O can be tried there (" + std::strerror(-error) + ")";
-    return error;
+    return;
   }
   for (; *trusted < chain.levels.size(); ++*trusted) {
     const std::string& device = chain.levels[*trusted].path;
@@ -91,16 +90,15 @@ int Observer::checkStack(const std::string& folder, const BlockChain& chain, con
       *found = onto + ": writes reach " + device +
                " without their I/O priority. That is so with btrfs's checksums and compression, and with loop devices "
                "of kernels before 6.12.25";
-      return 0;
+      return;
     }
     if (!readPlaces(device, places, correlator_.hints()->ownPriority(), back.get()) ||
         std::memcmp(block.get(), back.get(), kBlock) != 0) {
       *found =
           onto + ": what is on " + device + " is not what was written: something in between encrypts or changes it";
-      return 0;
+      return;
     }
   }
-  return 0;
 }
 
 }  // namespace sm

@@ -3,7 +3,7 @@
 // completion, a question to the map), and tells the correlator. A thread of its own empties rings that nobody else
 // does, and sees when a device is quiet.
 //
-// Thread contract: open, watch, forget and ~Observer from any thread that is not an I/O thread, one at a time, without
+// Thread contract: open, watch, end and ~Observer from any thread that is not an I/O thread, one at a time, without
 // the map's lock. Invariants: `devices_` and the rings are used under the map's lock alone; what is told is in the
 // order of time as far as the rings had it.
 #pragma once
@@ -75,8 +75,8 @@ class Observer {
   std::thread tender_;
 
   // Whether the devices hold what was written: before the first request, and now and then (check_stack.cc).
-  int checkStack(const std::string& folder, const BlockChain& chain, const std::vector<DeviceKey>& keys,
-                 size_t* trusted, std::string* found);
+  void checkStack(const std::string& folder, const BlockChain& chain, const std::vector<DeviceKey>& keys,
+                  size_t* trusted, std::string* found);
   bool checking_ = false;
   std::vector<BlockIo> seen_;  // by us, meanwhile
 };
