@@ -1,7 +1,8 @@
 {
   "variables": {
     "liburing": "<!(sh native/liburing.sh)",
-    "gnutls": "<!(sh native/gnutls.sh)"
+    "gnutls": "<!(sh native/has-header.sh gnutls/gnutls.h)",
+    "libbpf": "<!(sh native/has-header.sh bpf/libbpf.h)"
   },
   "targets": [
     {
@@ -44,6 +45,15 @@
           },
           {
             "defines": ["SM_HAVE_GNUTLS=0"]
+          }
+        ],
+        [
+          "libbpf!=''",
+          {
+            "defines": ["SM_HAVE_LIBBPF=1"]
+          },
+          {
+            "defines": ["SM_HAVE_LIBBPF=0"]
           }
         ]
       ]

@@ -134,8 +134,14 @@ const CAPABILITIES = [
   {
     name: 'CAP_PERFMON',
     bit: 38,
-    for: 'reading the block layer’s trace events, by which stacks in the kernel can be followed',
-    follows: 'nothing of this version needs it',
+    for: 'a program in the kernel that reads its block layer, by which stacks in the kernel are followed',
+    follows: 'nothing is mapped by hint: see kernel stacks',
+  },
+  {
+    name: 'CAP_BPF',
+    bit: 39,
+    for: 'loading that program',
+    follows: 'nothing is mapped by hint: see kernel stacks',
   },
 ] as const;
 

@@ -12,8 +12,8 @@ import { type HostHandle, native, type ProbeHandle } from './native.js';
  * fields (`inline`) or in the room behind the request (`extended`), a `pointer` to it, the host's `serial` number, a
  * `tag` that we add. By the payload's memory `address`, as long as it is not copied. By the payload itself, `content`:
  * it survives copying, and what is found so is `shared`. (US 8,886,867; `content` goes beyond it.) Through the kernel's
- * own stack, by a `hint` in the I/O priority: of the disks of volumes of type `kernel`; needs root, or CAP_PERFMON and
- * tracefs.
+ * own stack, by a `hint` in the I/O priority: of the disks of volumes of type `kernel`; needs root, or CAP_BPF and
+ * CAP_PERFMON.
  */
 export type Association = 'inline' | 'extended' | 'pointer' | 'serial' | 'address' | 'tag' | 'content' | 'hint';
 /**

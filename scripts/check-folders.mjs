@@ -49,6 +49,7 @@ const MAY = {
 // Headers of others that belong to one folder alone.
 const FOREIGN = [
   { header: /^liburing(\.h|\/)/, folder: 'native/sys' },
+  { header: /^bpf\/libbpf\.h$/, folder: 'native/sys' },
   { header: /^gnutls\//, folder: 'native/nbd' },
   { header: /^(napi|node_api|js_native_api|node|uv|v8)\.h$/, folder: 'native/binding' },
 ];

@@ -115,7 +115,7 @@ uint64_t Correlator::submitted(sm_request* above, DiskKey disk) {
   context.sharedBuffer = sharedBuffer;
   context.aliased = aliased;
   context.adrift = false;
-  context.recorded = context.predicted = context.confirmed = context.mixed = false;
+  context.recorded = context.predicted = context.confirmed = false;
   context.op = above->op;
   context.disk = disk;
   context.virt = virt;
@@ -158,7 +158,6 @@ void Correlator::completed(sm_request* above, DiskKey disk, uint64_t word) {
   release(slot);
   if (context.predicted) above->ioprio = 0;
   if (context.recorded) {
-    if (observed_) endTrail(slot);
     if (correlation_ != kAscend) association_->forget(slot, above);
     association_->unmark(slot, above);
     --recorded_;

@@ -71,7 +71,7 @@ void Correlator::settleObserved(uint32_t slot, bool succeeded) {
   });
   context.lastCompleted = time;
   if (context.predicted) return settlePredicted(slot, succeeded);
-  if (!succeeded || !context.recorded || !context.learns || context.mixed) return;
+  if (!succeeded || !context.recorded || !context.learns) return;
   compose(slot, observed_->trails[hints_->tagFor(slot)]);
 }
 

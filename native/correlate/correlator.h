@@ -76,8 +76,10 @@ class Correlator {
   // Whether something waits for that.
   bool awaitsQuiet(DeviceKey device) const;
   HintAssociation* hints() const { return hints_; }
-  // So many reads of the known priority began that nobody told of. Their bytes are counted at their completion.
-  void countedReads(DeviceKey device, uint64_t operations);
+  // So many requests of the known priority began that nobody told of. Their bytes are counted at their completion.
+  void countedKnown(DeviceKey device, uint64_t operations);
+  // Where the kernel finds what is expected, so that it need not tell it; before the first request.
+  void expectThrough(sm_expected_word* words) { observed_->words = words; }
   // Sampling: one is taken of a request that completes after a call of takeSample that returned false. What it says was
   // true all the time if holdsStill, once, after the places were read. All under the map's lock.
   bool takeSample(Sample* out);
@@ -204,8 +206,8 @@ class Correlator {
   bool expect(Context* context);
   bool endExpectations(Context* context);
   bool isExpected(const BlockIo& io);
-  bool mayBeKnown(const BlockIo& io) const;
-  bool isKnownRead(const BlockIo& io) const;
+  void tellKernel(Observed::Expectation* expected);
+  bool beganUntold(const Observed::Expectation& expected) const;
   void doubtExpected(DeviceKey device, Range phys);
   void settlePredicted(uint32_t slot, bool succeeded);
 
@@ -214,8 +216,6 @@ class Correlator {
   void taintByStrays(Evidence* evidence);
   void taintByExpected(Evidence* evidence);
   void beginTrail(uint32_t slot);
-  void endTrail(uint32_t slot);
-  uint32_t ownerOfMerged(const BlockIo& io);
   void issuedBy(const BlockIo& io, uint16_t tag);
   void passedOn(const BlockIo& io);
   void untagged(const BlockIo& io, bool merged);

@@ -64,7 +64,6 @@ struct Context {
   bool aliased = false;       // its buffer has some memory twice: an address does not tell the position
   bool predicted = false;     // it goes without a tag to where the map says (predict.cc)
   bool confirmed = false;     // and the map is right
-  bool mixed = false;         // a piece may be another's
   bool adrift = false;        // its disk is no longer watched: it teaches and reports nothing
   uint8_t op = 0;
   uint32_t disk = kNoKey;

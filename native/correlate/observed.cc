@@ -100,38 +100,10 @@ void Correlator::beginTrail(uint32_t slot) {
   const uint16_t tag = hints_->tagFor(slot);
   if (seen.trails.empty()) {
     seen.trails.resize(HintAssociation::kTags);
-    seen.liveAt.resize(HintAssociation::kTags);
     seen.trailNumbers.resize(HintAssociation::kTags);
   }
   seen.trails[tag].clear();
   seen.trailNumbers[tag] = ++seen.trailCount;
-  seen.liveAt[tag] = static_cast<uint32_t>(seen.live.size());
-  seen.live.push_back(tag);
-}
-
-void Correlator::endTrail(uint32_t slot) {
-  Observed& seen = *observed_;
-  const uint32_t at = seen.liveAt[hints_->tagFor(slot)];
-  seen.live[at] = seen.live.back();
-  seen.liveAt[seen.live[at]] = at;
-  seen.live.pop_back();
-}
-
-// A merge does not tell its priority; but only what has the same one is merged. Where it may be of several, none of
-// them learns. What is not tagged may have merged there as well: then the issues are not what was started (compose.cc).
-uint32_t Correlator::ownerOfMerged(const BlockIo& io) {
-  uint32_t owner = Association::kNone;
-  for (const uint16_t tag : observed_->live) {
-    for (const Observed::Step& step : observed_->trails[tag]) {
-      if (step.device != io.device || step.evidence == kNoSlot) continue;
-      if (io.kind == BlockIo::kBackMerge ? step.phys.end != io.phys.begin : step.phys.begin != io.phys.end) continue;
-      const uint32_t here = hints_->contextOf(HintAssociation::priorityOf(tag));
-      if (owner != Association::kNone) contexts_[owner].mixed = contexts_[here].mixed = true;
-      owner = here;
-      break;
-    }
-  }
-  return owner;
 }
 
 void Correlator::happened(const BlockIo& io) {
@@ -140,7 +112,7 @@ void Correlator::happened(const BlockIo& io) {
   if (io.kind == BlockIo::kQueue) return discarded(io);
   passedOn(io);
   const bool merged = io.kind == BlockIo::kBackMerge || io.kind == BlockIo::kFrontMerge;
-  const uint32_t owner = merged ? ownerOfMerged(io) : hints_->contextOf(io.ioprio);
+  const uint32_t owner = hints_->contextOf(io.ioprio);
   const bool known = owner != Association::kNone && contexts_[owner].live;
   if (io.kind == BlockIo::kIssue) {
     if (known) issuedBy(io, hints_->tagFor(owner));
@@ -190,15 +162,13 @@ void Correlator::passedOn(const BlockIo& io) {
 
 // Of a request that the map knows all about, or nobody's.
 void Correlator::untagged(const BlockIo& io, bool merged) {
-  const bool knownPriority = !merged && io.ioprio == hints_->knownPriority();
-  if (io.op == SM_OP_WRITE && (knownPriority || (merged && mayBeKnown(io)))) {
+  if (io.op == SM_OP_WRITE && io.ioprio == hints_->knownPriority()) {
     if (isExpected(io)) {
       devices_[io.device].ledger->fates[static_cast<int>(Fate::kAttributed)].add(io.phys.length(), merged ? 0 : 1);
       return;
     }
     doubtExpected(io.device, {0, UINT64_MAX});
   }
-  if (io.op == SM_OP_READ && merged && isKnownRead(io)) return;
   strayed(io, merged);
 }
 
@@ -206,7 +176,7 @@ void Correlator::untagged(const BlockIo& io, bool merged) {
 void Correlator::strayed(const BlockIo& io, bool merged) {
   devices_[io.device].ledger->fates[static_cast<int>(Fate::kUnattributed)].add(io.phys.length(), merged ? 0 : 1);
   if (!sm_op_modifies(io.op)) {
-    if (io.ioprio == 0 || io.ioprio != hints_->ownPriority()) map_.moving(io.device, io.phys);
+    if (io.ioprio != hints_->ownPriority()) map_.moving(io.device, io.phys);
     return;
   }
   if (io.op == SM_OP_DISCARD) map_.removePhysical(io.device, io.phys);
@@ -219,11 +189,10 @@ void Correlator::taintByStrays(Evidence* evidence) {
   strays.ranges.each(evidence->phys, [&](Range part, const Observed::Tick&) { taint(&evidence->taints, part); });
 }
 
-// A write that is known has no evidence either. One that has not begun yet taints when it does.
+// A write that is known has no evidence either, and nobody may tell when it begins.
 void Correlator::taintByExpected(Evidence* evidence) {
-  observed_->expected[evidence->device].overlapping(evidence->phys, [&](ActiveRanges::Ref number, Range common) {
-    if (observed_->expectations[number].seen > 0) taint(&evidence->taints, common);
-  });
+  observed_->expected[evidence->device].overlapping(
+      evidence->phys, [&](ActiveRanges::Ref, Range common) { taint(&evidence->taints, common); });
 }
 
 void Correlator::discarded(const BlockIo& io) {

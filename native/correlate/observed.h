@@ -12,7 +12,7 @@
 // start on, no other of the same bytes teaches, until the device was seen to have none in flight.
 //
 // Thread contract: none; guarded by the map's lock. Invariants: a trail holds the steps of one tag, from its marking to
-// its completion; `live` the tags of those that are marked.
+// its completion.
 #pragma once
 
 #include <array>
@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "correlate/evidence.h"
+#include "correlate/expected_write.h"
 #include "correlate/freshness.h"
 #include "correlate/sample.h"
 #include "map/active_ranges.h"
@@ -33,8 +34,8 @@ struct BlockIo {
   // kQueue, of discards alone: several may become one request, of which only the first is told.
   enum Kind : uint8_t { kStart, kBackMerge, kFrontMerge, kIssue, kQueue };
   Kind kind = kStart;
-  uint8_t op = 0;       // enum sm_op
-  uint16_t ioprio = 0;  // of a start or an issue
+  uint8_t op = 0;  // enum sm_op
+  uint16_t ioprio = 0;
   DeviceKey device = kNoKey;
   Range phys;           // bytes of the whole device
   uint64_t time = 0;    // ns of CLOCK_MONOTONIC
@@ -101,21 +102,21 @@ struct Observed {
   std::vector<uint64_t> trailNumbers;  // by tag: of its trail, from 1
   uint64_t trailCount = 0;
   std::array<LastIssue, kThreads> lastIssues;
-  std::vector<uint16_t> live;    // tags
-  std::vector<uint32_t> liveAt;  // by tag: where it stands in `live`
-  std::vector<Chain> chains;     // by disk
-  std::vector<Strays> strays;    // by device
+  std::vector<Chain> chains;   // by disk
+  std::vector<Strays> strays;  // by device
 
   // What writes of the known priority are expected to do (predict.cc).
   struct Expectation {
     bool doubted = false;
     DeviceKey device = kNoKey;
     Range phys;
-    uint64_t seen = 0;        // bytes: how much of it has come
-    uint32_t position = 0;    // in `expected`
-    uint32_t next = kNoSlot;  // of the same request
+    uint64_t seen = 0;          // bytes: how much of it was told to have come
+    sm_expected_word word = 0;  // the kernel's, or 0: each start is told
+    uint32_t position = 0;      // in `expected`
+    uint32_t next = kNoSlot;    // of the same request
   };
-  uint64_t halfAge = 0;  // ns; 0: every request is tagged
+  sm_expected_word* words = nullptr;  // that the kernel knows of as well
+  uint64_t halfAge = 0;               // ns; 0: every request is tagged
   Slots<Expectation> expectations{1 << 20};
   std::vector<ActiveRanges> expected;  // by device
   std::vector<Freshness> freshness;    // by disk

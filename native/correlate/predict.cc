@@ -1,8 +1,9 @@
 // Requests that the map knows all about go without a tag of their own: all of them have one I/O priority in common, so
 // that their pieces keep being merged with each other. What the kernel then does with a write is expected, place by
-// place; only if all of it, and exactly that, is seen, the mapping stands. A read teaches nothing, and is not even
-// told.
+// place; only if all of it, and exactly that, is seen, the mapping stands. What begins as expected the kernel marks
+// itself, and tells nobody (expected_write.h). A read teaches nothing, and is not told either.
 #include <algorithm>
+#include <atomic>
 
 #include "correlate/correlator.h"
 #include "correlate/hint.h"
@@ -12,7 +13,8 @@ namespace sm {
 
 namespace {
 constexpr size_t kMostPieces = 64;  // of a request; what is in more is tagged
-}
+constexpr uint64_t kSector = 512;   // bytes
+}  // namespace
 
 void Correlator::tagWhatIsUnknown(uint64_t maxAge) {
   std::lock_guard lock(map_.mutex());
@@ -61,22 +63,46 @@ bool Correlator::predict(Context* context, sm_request* above) {
   return true;
 }
 
+// Where something else may be in flight, nothing is expected: nobody tells which of the two is there in the end.
 bool Correlator::expect(Context* context) {
   Observed& seen = *observed_;
   for (const Mapping& each : seen.places) {
-    const uint32_t number = seen.expectations.take();
+    const DeviceKey device = each.place.device;
+    const Range phys = {each.place.offset, each.place.offset + each.virt.length()};
+    const Observed::Strays& strays = seen.strays[device];
+    bool meets = strays.everywhere || strays.ranges.meets(phys);
+    const auto met = [&](ActiveRanges::Ref, Range) { meets = true; };
+    devices_[device].active->overlapping(phys, met);
+    seen.expected[device].overlapping(phys, met);
+    const uint32_t number = meets ? kNoSlot : seen.expectations.take();
     if (number == kNoSlot) {
       endExpectations(context);
       return false;
     }
     Observed::Expectation& expected = seen.expectations[number];
-    expected = {.device = each.place.device,
-                .phys = {each.place.offset, each.place.offset + each.virt.length()},
-                .next = context->firstExpectation};
-    expected.position = seen.expected[expected.device].add(expected.phys, number);
+    expected = {.device = device, .phys = phys, .next = context->firstExpectation};
+    expected.position = seen.expected[device].add(phys, number);
+    tellKernel(&expected);
     context->firstExpectation = number;
+    seen.sample.modifiedPlace(device, phys);
   }
   return true;
+}
+
+void Correlator::tellKernel(Observed::Expectation* expected) {
+  if (!observed_->words || expected->phys.begin % kSector != 0 || expected->phys.length() % kSector != 0) return;
+  const sm_expected_word word =
+      sm_expected(expected->device, expected->phys.begin / kSector, expected->phys.length() / kSector);
+  sm_expected_word& slot = observed_->words[sm_expected_slot(word)];
+  if (word == 0 || slot != 0) return;  // another's: then its start is told
+  std::atomic_ref(slot).store(word, std::memory_order_release);
+  expected->word = word;
+}
+
+bool Correlator::beganUntold(const Observed::Expectation& expected) const {
+  if (expected.word == 0) return false;
+  return std::atomic_ref(observed_->words[sm_expected_slot(expected.word)]).load(std::memory_order_acquire) !=
+         expected.word;
 }
 
 // Whether all that was expected came, and nothing else could have been it.
@@ -85,11 +111,19 @@ bool Correlator::endExpectations(Context* context) {
   bool all = true;
   for (uint32_t number = context->firstExpectation; number != kNoSlot;) {
     const Observed::Expectation expected = seen.expectations[number];
+    uint64_t came = expected.seen;
+    if (expected.word != 0) {
+      std::atomic_ref slot(seen.words[sm_expected_slot(expected.word)]);
+      if (slot.exchange(0, std::memory_order_acq_rel) != expected.word) {
+        came += expected.phys.length();
+        devices_[expected.device].ledger->fates[static_cast<int>(Fate::kAttributed)].add(expected.phys.length(), 0);
+      }
+    }
     seen.expected[expected.device].remove(
         expected.position, [&](uint32_t moved, uint32_t position) { seen.expectations[moved].position = position; });
     seen.expectations.give(number);
     number = expected.next;
-    all &= expected.seen == expected.phys.length() && !expected.doubted;
+    all &= came == expected.phys.length() && !expected.doubted;
   }
   context->firstExpectation = kNoSlot;
   return all;
@@ -103,7 +137,7 @@ bool Correlator::isExpected(const BlockIo& io) {
     uint32_t found = kNoSlot;
     seen.expected[io.device].overlapping({at, at + 1}, [&](ActiveRanges::Ref number, Range) {
       const Observed::Expectation& expected = seen.expectations[number];
-      if (expected.phys.begin + expected.seen == at) found = number;
+      if (expected.phys.begin + expected.seen == at && !beganUntold(expected)) found = number;
     });
     if (found == kNoSlot) return false;
     seen.matched.push_back(found);
@@ -127,31 +161,6 @@ bool Correlator::isExpected(const BlockIo& io) {
   return true;
 }
 
-// Whether a merge may have been of such a write: it lies beside one that has begun.
-bool Correlator::mayBeKnown(const BlockIo& io) const {
-  bool beside = false;
-  observed_->expected[io.device].overlapping({0, UINT64_MAX}, [&](ActiveRanges::Ref number, Range) {
-    const Observed::Expectation& expected = observed_->expectations[number];
-    if (expected.seen == 0) return;
-    beside |= io.kind == BlockIo::kBackMerge ? expected.phys.begin + expected.seen == io.phys.begin
-                                             : expected.phys.begin == io.phys.end;
-  });
-  return beside;
-}
-
-// Whether a read without a priority that is told is one of those that are known, which went where the map says.
-bool Correlator::isKnownRead(const BlockIo& io) const {
-  DiskKey disk = kNoKey;
-  Range virt;
-  if (!map_.owner(io.device, io.phys, &disk, &virt)) return false;
-  bool found = false;
-  disks_[disk].active->overlapping(virt, [&](ActiveRanges::Ref ref, Range common) {
-    const Context& context = contexts_[ref & ActiveRanges::kSlot];
-    found |= context.predicted && context.op == SM_OP_READ && common.length() == virt.length();
-  });
-  return found;
-}
-
 // A known write went where none was expected: it may be any that has not come.
 void Correlator::doubtExpected(DeviceKey device, Range phys) {
   observed_->expected[device].overlapping(
@@ -173,7 +182,7 @@ void Correlator::settlePredicted(uint32_t slot, bool succeeded) {
   }
 }
 
-void Correlator::countedReads(DeviceKey device, uint64_t operations) {
+void Correlator::countedKnown(DeviceKey device, uint64_t operations) {
   devices_[device].ledger->fates[static_cast<int>(Fate::kAttributed)].add(0, operations);
 }
 

@@ -1,4 +1,4 @@
-// What the kernel tells: the formats of its tracepoints, their records, its mount table; and a block layer that tells a
+// What the kernel tells: records of its block layer, its mount table; and a block layer that tells a
 // correlator anything at all, in any order.
 #include <array>
 #include <string>
@@ -8,8 +8,8 @@
 #include "correlate/hint.h"
 #include "fuzz/fuzz.h"
 #include "intercept/kernel/block_chain.h"
-#include "intercept/kernel/trace_decoder.h"
-#include "sys/tracefs.h"
+#include "intercept/kernel/block_events.bpf.h"
+#include "intercept/kernel/block_events.h"
 
 using namespace sm;
 
@@ -18,16 +18,10 @@ namespace {
 void readTexts(FuzzedDataProvider& input) {
   MountEntry entry;
   parseMountEntry(input.ConsumeRandomLengthString(), &entry);
-  Tracepoint point;
-  if (parseTraceFormat(input.ConsumeRandomLengthString(), &point) != 0) return;
-  SM_MUST(!point.fields.empty());
-  TraceDecoder decoder;
-  const auto kind = static_cast<BlockIo::Kind>(input.ConsumeIntegralInRange(0, 4));
-  if (decoder.use(kind, point) != 0) return;
-  const auto record = input.ConsumeRemainingBytes<std::byte>();
-  BlockIo io;
-  uint32_t device;
-  if (decoder.decode(record, &device, &io)) SM_MUST(io.phys.begin <= io.phys.end && io.op != 0);
+  sm_block_event event{};
+  input.ConsumeData(&event, sizeof event);
+  const BlockIo io = BlockEvents::decode(event);
+  SM_MUST(io.phys.begin <= io.phys.end && (io.phys.empty() || io.phys.length() == event.bytes));
 }
 
 void tell(FuzzedDataProvider& input) {
@@ -48,6 +42,9 @@ void tell(FuzzedDataProvider& input) {
     SM_MUST(correlator.watchDevice(device, false));
     correlator.observeDevice(device, 0);
   }
+  static sm_expected_word words[SM_EXPECTED_SLOTS];
+  std::fill(std::begin(words), std::end(words), 0);
+  if (input.ConsumeBool()) correlator.expectThrough(words);
   correlator.followDisk(disk, devices, input.ConsumeIntegralInRange<size_t>(0, 2));
   std::vector<uint16_t> tags;
   for (uint16_t hints = 8; hints < 16; ++hints) tags.push_back(HintAssociation::tagOf(hints, 4));
@@ -78,7 +75,7 @@ void tell(FuzzedDataProvider& input) {
   while (input.remaining_bytes() > 0) {
     const size_t i = input.ConsumeIntegralInRange<size_t>(0, 7);
     Above& each = above[i];
-    const auto what = input.ConsumeIntegralInRange<int>(0, 9);
+    const auto what = input.ConsumeIntegralInRange<int>(0, 10);
     if (what < 2) {
       if (each.live) continue;
       each.request = {};
@@ -91,6 +88,9 @@ void tell(FuzzedDataProvider& input) {
       each.live = each.word != Correlator::kUnseen;
     } else if (what < 4) {
       finish(each, input.ConsumeBool() ? 0 : -5);
+    } else if (what == 10) {  // the kernel sees something begin that was expected
+      sm_expected_word& word = words[input.ConsumeIntegralInRange<size_t>(0, SM_EXPECTED_SLOTS - 1)];
+      if (word != 0) word |= SM_EXPECTED_BEGUN;
     } else {
       std::lock_guard lock(map.mutex());
       BlockIo io;

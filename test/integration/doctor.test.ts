@@ -37,7 +37,7 @@ withSetpriv('doctor tells what a process without capabilities lacks', async () =
   const [program, ...args] = process.geteuid?.() === 0 ? ['setpriv', '--bounding-set=-all', ...command] : command;
   const { stdout } = await run(program as string, args);
   const report = JSON.parse(stdout) as MachineReport;
-  for (const name of ['CAP_SYS_ADMIN', 'CAP_IPC_LOCK', 'CAP_PERFMON', 'loop devices']) {
+  for (const name of ['CAP_SYS_ADMIN', 'CAP_IPC_LOCK', 'CAP_PERFMON', 'CAP_BPF', 'loop devices']) {
     expect(factOf(report, name), name).toMatchObject({ state: 'absent', follows: expect.stringMatching(/./) });
   }
 });

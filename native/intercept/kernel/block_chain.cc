@@ -184,18 +184,6 @@ bool requestsInFlight(dev_t device, uint64_t* count) {
   return bool(fields);
 }
 
-std::vector<dev_t> partitionsOf(dev_t device) {
-  std::vector<dev_t> numbers;
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(sysfsOf(device), error)) {
-    unsigned large, small;
-    char colon;
-    if (!std::filesystem::exists(entry.path() / "partition", error)) continue;
-    if (std::ifstream(entry.path() / "dev") >> large >> colon >> small) numbers.push_back(makedev(large, small));
-  }
-  return numbers;
-}
-
 uint64_t requestTimeout(dev_t device) {
   uint64_t ms;
   return std::ifstream(sysfsOf(device) + "/queue/io_timeout") >> ms ? ms * 1'000'000 : kUsualTimeout;

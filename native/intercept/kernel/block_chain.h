@@ -30,8 +30,6 @@ int findBlockChain(const std::string& file, BlockChain* out, std::string* why);
 // How many requests the device has in flight, also those that a scheduler holds; false where the system does not say.
 // (sysfs `stat`, field 9, Documentation/block/stat.rst; `inflight` leaves out what a scheduler holds)
 bool requestsInFlight(dev_t device, uint64_t* count);
-// The numbers of its partitions.
-std::vector<dev_t> partitionsOf(dev_t device);
 // For how long the block layer lets a request take, ns (sysfs `queue/io_timeout`).
 uint64_t requestTimeout(dev_t device);
 

@@ -4,18 +4,15 @@
 #include <cerrno>
 #include <ctime>
 #include <filesystem>
-#include <fstream>
 #include <mutex>
 #include <utility>
 
 #include "correlate/hint.h"
-#include "sys/perf_rings.h"
 
 namespace sm {
 
 namespace {
 
-constexpr size_t kRingBytes = 2 << 20;       // for each CPU: 20,000 records or so
 constexpr int kSoon = 10, kLater = 200;      // ms between two looks
 constexpr uint64_t kSampling = 500'000'000;  // ns from one sample to the next
 // How long a request may be on its way from being told to being counted as in flight, ns.
@@ -27,12 +24,6 @@ uint64_t clockNow() {
   return uint64_t(now.tv_sec) * 1'000'000'000 + uint64_t(now.tv_nsec);
 }
 
-std::string onlineCpus() {
-  std::string line;
-  std::getline(std::ifstream("/sys/devices/system/cpu/online"), line);
-  return line;
-}
-
 }  // namespace
 
 Observer::Observer(AddressMap& map, Correlator& correlator) : map_(map), correlator_(correlator) {}
@@ -40,23 +31,26 @@ Observer::Observer(AddressMap& map, Correlator& correlator) : map_(map), correla
 int Observer::open(AddressMap& map, Correlator& correlator, const std::vector<uint16_t>& levels,
                    std::unique_ptr<Observer>* out, std::string* why) {
   std::unique_ptr<Observer> observer(new Observer(map, correlator));
-  if (const int error = observer->decoder_.open(why)) return error;
   if (const int error = observer->ranges_.acquire(HintRanges::kLockFile, why)) return error;
   std::vector<uint16_t> tags;
   for (const uint16_t level : levels) {
     for (const uint16_t hint : observer->ranges_.hints()) tags.push_back(HintAssociation::tagOf(hint, level));
   }
-  observer->online_ = onlineCpus();
-  observer->rings_ = std::make_unique<PerfRings>(kRingBytes);
-  if (const int error = observer->rings_->open(why)) return error;
-  observer->tender_ = std::thread([self = observer.get()] { self->tend(); });
   {
     std::lock_guard lock(map.mutex());
     correlator.hints()->give(tags);
+  }
+  const auto told = [](void* self, const BlockIo& io) { static_cast<Observer*>(self)->told(io); };
+  const uint16_t known = correlator.hints()->knownPriority();
+  if (const int error = BlockEvents::open(known, told, observer.get(), &observer->events_, why)) return error;
+  observer->tender_ = std::thread([self = observer.get()] { self->tend(); });
+  {
+    std::lock_guard lock(map.mutex());
+    correlator.expectThrough(observer->events_->expected());
     map.feedFrom(
         [](void* context, bool ledger) {
           static_cast<Observer*>(context)->drain();
-          if (ledger) static_cast<Observer*>(context)->countReads();
+          if (ledger) static_cast<Observer*>(context)->countKnown();
         },
         observer.get());
   }
@@ -69,17 +63,15 @@ Observer::~Observer() { end(); }
 void Observer::end() {
   if (!tender_.joinable()) return;
   ending_ = true;
-  rings_->wake();
+  events_->wake();
   tender_.join();
   std::lock_guard lock(map_.mutex());
   map_.feedFrom(nullptr, nullptr);
 }
 
 int Observer::observe(const BlockLevel& level, DeviceKey* key, std::string* why) {
-  std::vector<uint32_t> numbers = {TraceDecoder::numberOf(level.device)};
-  for (const dev_t part : partitionsOf(level.device)) numbers.push_back(TraceDecoder::numberOf(part));
   for (const Device& device : devices_) {
-    if (device.numbers[0] != numbers[0]) continue;
+    if (device.level.device != level.device) continue;
     *key = device.key;
     return 0;
   }
@@ -92,38 +84,16 @@ int Observer::observe(const BlockLevel& level, DeviceKey* key, std::string* why)
   int error;
   {
     std::lock_guard lock(map_.mutex());
-    devices_.push_back({level, std::move(numbers), *key});
-    error = listen(&devices_.back(), why);
-    if (error != 0) devices_.pop_back();
+    error = events_->watch(level.device, *key);
+    if (error == 0) devices_.push_back({level, *key});
   }
   if (error != 0) {
+    *why = "a probe observes no more than 16 devices";
     correlator_.unwatchDevice(*key);
   } else {
     correlator_.observeDevice(*key, clockNow());
   }
   return error;
-}
-
-// A read that is known is not told, but counted. Only what has a tag is seen issued.
-int Observer::listen(Device* device, std::string* why) {
-  const auto tracepoints = decoder_.tracepoints();
-  const std::string dev = "dev == " + std::to_string(device->numbers[0]);
-  const std::string known = "ioprio == " + std::to_string(correlator_.hints()->knownPriority());
-  const std::string reads = known + " && rwbs ~ \"R*\"";
-  auto add = [&](BlockIo::Kind kind, const std::string& filter) {
-    return rings_->add({&tracepoints[kind], 1}, filter, why);
-  };
-  if (const int error = add(BlockIo::kStart, dev + " && !(" + reads + ")")) return error;
-  if (const int error = add(BlockIo::kBackMerge, dev)) return error;
-  if (const int error = add(BlockIo::kFrontMerge, dev)) return error;
-  std::string any;
-  for (const uint32_t number : device->numbers)
-    any += (any.empty() ? "dev == " : " || dev == ") + std::to_string(number);
-  if (const int error = add(BlockIo::kQueue, "rwbs ~ \"D*\" && (" + any + ")")) return error;
-  device->reads = rings_->addCounter(tracepoints[BlockIo::kStart], dev + " && " + reads, why);
-  if (device->reads < 0) return device->reads;
-  const uint16_t first = HintAssociation::priorityOf(HintAssociation::tagOf(HintAssociation::kFirstHint, 0));
-  return add(BlockIo::kIssue, dev + " && ioprio >= " + std::to_string(first) + " && !(" + known + ")");
 }
 
 int Observer::watch(DiskKey disk, const std::string& file, std::string* why) {
@@ -162,28 +132,20 @@ std::vector<std::string> Observer::notices() const {
 
 // Under the map's lock.
 void Observer::drain() {
-  if (!rings_->pending()) return;
-  const uint64_t lost = rings_->drain([this](const PerfRings::Record& record) {
-    BlockIo io;
-    uint32_t number;
-    if (!decoder_.decode(record.data, &number, &io)) return;
-    for (const Device& device : devices_) {
-      if (std::find(device.numbers.begin(), device.numbers.end(), number) == device.numbers.end()) continue;
-      io.device = device.key;
-      io.time = record.time;
-      if (checking_ && io.ioprio == correlator_.hints()->ownPriority()) [[unlikely]]
-        seen_.push_back(io);
-      return correlator_.happened(io);
-    }
-  });
-  if (lost > 0) correlator_.lostLocked();
+  if (events_->drain() > 0) correlator_.lostLocked();
+}
+
+void Observer::told(const BlockIo& io) {
+  if (checking_ && io.ioprio == correlator_.hints()->ownPriority()) [[unlikely]]
+    seen_.push_back(io);
+  correlator_.happened(io);
 }
 
 // Under the map's lock.
-void Observer::countReads() {
+void Observer::countKnown() {
   for (Device& device : devices_) {
-    const uint64_t counted = rings_->counted(device.reads);
-    correlator_.countedReads(device.key, counted - std::exchange(device.counted, counted));
+    const uint64_t begun = events_->knownBegun(device.key);
+    correlator_.countedKnown(device.key, begun - std::exchange(device.counted, begun));
   }
 }
 
@@ -213,23 +175,17 @@ void Observer::tend() {
   bool soon = true;
   uint64_t sampled = 0;
   while (!ending_) {
-    rings_->wait(soon ? kSoon : kLater);
+    events_->wait(soon ? kSoon : kLater);
     if (ending_) break;
-    if (!blinded_) lookForQuiet();
+    lookForQuiet();
     if (const uint64_t time = clockNow(); time - sampled > kSampling) {
       compareSample();
       sampled = time;
     }
-    const bool moreCpus = !blinded_ && onlineCpus() != online_;
     std::lock_guard lock(map_.mutex());
     drain();
-    soon = !blinded_ && std::any_of(devices_.begin(), devices_.end(),
-                                    [this](const Device& device) { return correlator_.awaitsQuiet(device.key); });
-    if (!moreCpus) continue;
-    // What starts there is not told; without a device that is quiet nothing is learned any more.
-    blinded_ = true;
-    correlator_.lostLocked();
-    notices_.push_back("CPUs came or went: what new ones start is not seen. Detach the probe and attach it again");
+    soon = std::any_of(devices_.begin(), devices_.end(),
+                       [this](const Device& device) { return correlator_.awaitsQuiet(device.key); });
   }
 }
 

@@ -1,11 +1,11 @@
 // The block layer's observer: what stands in for the probe's interposers where the stack is the kernel's. It takes
-// trace records out of the rings, under the map's lock and wherever somebody needs to know what has happened (a
+// records out of the ring, under the map's lock and wherever somebody needs to know what has happened (a
 // completion, a question to the map), and tells the correlator. A thread of its own empties rings that nobody else
 // does, and sees when a device is quiet.
 //
 // Thread contract: open, watch, end and ~Observer from any thread that is not an I/O thread, one at a time, without
-// the map's lock. Invariants: `devices_` and the rings are used under the map's lock alone; what is told is in the
-// order of time as far as the rings had it.
+// the map's lock. Invariants: `devices_` and the ring are used under the map's lock alone; what is told is in the
+// order in which it was written.
 #pragma once
 
 #include <atomic>
@@ -16,13 +16,11 @@
 
 #include "correlate/correlator.h"
 #include "intercept/kernel/block_chain.h"
+#include "intercept/kernel/block_events.h"
 #include "intercept/kernel/hint_ranges.h"
-#include "intercept/kernel/trace_decoder.h"
 #include "map/address_map.h"
 
 namespace sm {
-
-class PerfRings;
 
 class Observer {
  public:
@@ -46,17 +44,15 @@ class Observer {
  private:
   struct Device {
     BlockLevel level;
-    std::vector<uint32_t> numbers;  // as records have it, and its partitions, of which a discard is told first
     DeviceKey key;
-    int reads = -1;        // the counter of known reads
-    uint64_t counted = 0;  // of which the ledger knows
+    uint64_t counted = 0;  // requests that began untold, of which the ledger knows
   };
 
   Observer(AddressMap& map, Correlator& correlator);
   void drain();
-  void countReads();
+  void told(const BlockIo& io);
+  void countKnown();
   int observe(const BlockLevel& level, DeviceKey* key, std::string* why);
-  int listen(Device* device, std::string* why);
   void say(const std::string& notice);
   void tend();
   void lookForQuiet();
@@ -65,12 +61,9 @@ class Observer {
   AddressMap& map_;
   Correlator& correlator_;
   HintRanges ranges_;
-  TraceDecoder decoder_;
-  std::unique_ptr<PerfRings> rings_;
+  std::unique_ptr<BlockEvents> events_;
   std::vector<Device> devices_;
   std::vector<std::string> notices_;  // under the map's lock
-  std::string online_;                // CPUs, as the system lists them
-  bool blinded_ = false;              // there are more now, whose records nobody keeps
   std::atomic<bool> ending_{false};
   std::thread tender_;
 

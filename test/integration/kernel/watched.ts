@@ -1,5 +1,5 @@
 // A disk on a stack of the kernel, in pieces, with a probe that learns by `hint`; and what its map is worth.
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import path from 'node:path';
 import {
   type AddressMap,
@@ -14,7 +14,7 @@ import {
   verify,
 } from 'stratamap';
 import { expect, type TestAPI } from 'vitest';
-import { absentFileSystem, nightly, type Reason, unless } from '../../support/machine.js';
+import { nightly, type Reason, unless } from '../../support/machine.js';
 import { MiB, pattern, testHost } from '../../support/stack.js';
 import { makeFragmented } from './fragments.js';
 import { BLOCK, Load } from './load.js';
@@ -33,11 +33,12 @@ import {
 export const operations = (quick: number): number => (nightly ? 50_000 : quick);
 
 const facts = (await inspectMachine()).facts;
-const NEEDED = ['kernel', 'CAP_PERFMON'];
+const NEEDED = ['kernel', 'CAP_PERFMON', 'CAP_BPF'];
+const TYPES = '/sys/kernel/btf/vmlinux';
 const lacking = facts.find(({ name, state }) => NEEDED.includes(name) && state !== 'present');
 const noHint: Reason = !Object.hasOwn(associations(), 'hint')
   ? 'this version has no association hint'
-  : (lacking && `it needs ${lacking.name}: ${lacking.found}`) || absentFileSystem('tracefs'); // which need not be mounted
+  : (lacking && `it needs ${lacking.name}: ${lacking.found}`) || (existsSync(TYPES) ? undefined : `it needs ${TYPES}`);
 
 /** Why a probe cannot learn on stacks of these file systems, or not with these programs. */
 export const lacksHint = (fileSystems: FileSystemName[], ...programs: string[]): Reason =>

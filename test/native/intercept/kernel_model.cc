@@ -47,12 +47,20 @@ void KernelModel::tell(BlockIo::Kind kind, const Bio& bio, int level, uint64_t b
   BlockIo io;
   io.kind = kind;
   io.op = bio.op;
-  const bool merge = kind == BlockIo::kBackMerge || kind == BlockIo::kFrontMerge;
-  io.ioprio = merge ? 0 : bio.priority;
+  io.ioprio = bio.priority;
   io.phys = {begin * kBlock, end * kBlock};
   io.time = time_;
-  if (bio.priority == knownPriority && ((kind == BlockIo::kStart && bio.op == SM_OP_READ) || kind == BlockIo::kIssue))
-    return;  // the filters of the observer
+  // What the program in the kernel does (block_events.bpf.c).
+  if (bio.priority == knownPriority) {
+    if (kind == BlockIo::kIssue || bio.op == SM_OP_READ) return;
+    const sm_expected_word word =
+        sm_expected(devices[level], io.phys.begin / kSector, (io.phys.end - io.phys.begin) / kSector);
+    sm_expected_word& slot = words[sm_expected_slot(word)];
+    if (bio.op == SM_OP_WRITE && slot == word) {
+      slot |= SM_EXPECTED_BEGUN;
+      return;
+    }
+  }
   told.push_back({level, io});
 }
 

@@ -21,7 +21,7 @@
 
 namespace sm::test {
 
-constexpr uint64_t kBlock = 4096;
+constexpr uint64_t kBlock = 4096, kSector = 512;
 constexpr uint64_t kHole = UINT64_MAX;
 constexpr int kLevels = 2;
 
@@ -96,6 +96,8 @@ class KernelModel {
   // What was told and not yet taken.
   std::vector<std::pair<int, BlockIo>> told;
   uint16_t knownPriority = 0;
+  DeviceKey devices[kLevels] = {};
+  sm_expected_word words[SM_EXPECTED_SLOTS] = {};
 
   // What a device holds.
   uint64_t at(int level, uint64_t block) const {

@@ -38,6 +38,8 @@ class Run {
     for (uint16_t each = 8; each < 10 + tags; ++each) given.push_back(HintAssociation::tagOf(each, 4));
     correlator.hints()->give(given);
     model.knownPriority = correlator.hints()->knownPriority();
+    for (size_t level = 0; level < devices.size(); ++level) model.devices[level] = devices[level];
+    if (model.chance(75)) correlator.expectThrough(model.words);  // else each start is told
     if (adaptive) correlator.tagWhatIsUnknown(20'000 * KernelModel::kTick);
     correlator.entered(++stamp);
     correlator.settle(++stamp);

@@ -1,68 +1,54 @@
 // The parts of the kernel's observer by themselves: what it reads from the system, and the hints that it shares.
 #include <doctest/doctest.h>
 #include <stratamap/request.h>
-#include <sys/sysmacros.h>
 
-#include <cstring>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "correlate/freshness.h"
 #include "intercept/kernel/block_chain.h"
+#include "intercept/kernel/block_events.bpf.h"
+#include "intercept/kernel/block_events.h"
 #include "intercept/kernel/hint_ranges.h"
-#include "intercept/kernel/trace_decoder.h"
 #include "native/host/support.h"
-#include "sys/tracefs.h"
 
 using namespace sm;
 
-TEST_CASE("a tracepoint's format names its id and where each field stands") {
-  Tracepoint point;
-  REQUIRE(parseTraceFormat("name: block_io_start\nID: 2102\nformat:\n"
-                           "\tfield:dev_t dev;\toffset:8;\tsize:4;\tsigned:0;\n"
-                           "\tfield:char rwbs[10];\toffset:34;\tsize:10;\tsigned:0;\n\nprint fmt: \"%d\"\n",
-                           &point) == 0);
-  CHECK(point.id == 2102);
-  REQUIRE(point.field("dev", 4) != nullptr);
-  CHECK(point.field("dev", 4)->offset == 8);
-  CHECK(point.field("dev", 8) == nullptr);
-  REQUIRE(point.field("rwbs", 10) != nullptr);
-  for (const char* text : {"", "ID: 5\n", "ID: x\n\tfield:int a;\toffset:0;\tsize:4;\n",
-                           "ID: 5\n\tfield:int a;\toffset:99999999;\tsize:4;\n", "ID: 5\n\tfield:int a;\tsize:4;\n",
-                           "\tfield:int a;\toffset:0;\tsize:4;\n"}) {
-    CAPTURE(text);
-    CHECK(parseTraceFormat(text, &point) == -EINVAL);
-  }
+TEST_CASE("a record of the block layer is decoded: what has no place on the device has none") {
+  sm_block_event event{.time = 5,
+                       .sector = 16,
+                       .bytes = 4096,
+                       .device = 3,
+                       .thread = 7,
+                       .priority = 0x4044,
+                       .kind = 1,
+                       .op = SM_OP_WRITE};
+  const BlockIo io = BlockEvents::decode(event);
+  CHECK(io.kind == BlockIo::kBackMerge);
+  CHECK(io.op == SM_OP_WRITE);
+  CHECK(io.ioprio == 0x4044);
+  CHECK(io.device == 3);
+  CHECK(io.phys.begin == 8192);
+  CHECK(io.phys.end == 8192 + 4096);
+  CHECK(io.time == 5);
+  CHECK(io.thread == 7);
+  event.sector = UINT64_MAX;  // a flush
+  CHECK(BlockEvents::decode(event).phys.empty());
+  event.sector = 16, event.bytes = 0;
+  CHECK(BlockEvents::decode(event).phys.empty());
 }
 
-TEST_CASE("the letters of a block trace say what is done; what is not known may change the medium") {
-  const std::vector<std::pair<const char*, int>> known = {
-      {"R", SM_OP_READ},         {"RA", SM_OP_READ},         {"RSM", SM_OP_READ},     {"W", SM_OP_WRITE},
-      {"WS", SM_OP_WRITE},       {"FWFS", SM_OP_WRITE},      {"WFS", SM_OP_WRITE},    {"D", SM_OP_DISCARD},
-      {"DE", SM_OP_DISCARD},     {"F", SM_OP_FLUSH},         {"FF", SM_OP_FLUSH},     {"FS", SM_OP_FLUSH},
-      {"N", SM_OP_WRITE_ZEROES}, {"ZA", SM_OP_WRITE_ZEROES}, {"", SM_OP_WRITE_ZEROES}};
-  for (const auto& each : known) {
-    CAPTURE(each.first);
-    CHECK(TraceDecoder::opOf(each.first) == each.second);
-  }
-}
-
-TEST_CASE("this kernel's records are decoded, and nothing shorter than one") {
-  TraceDecoder decoder;
-  std::string why;
-  if (decoder.open(&why) != 0) {
-    MESSAGE("skipped: " << why);
-    return;
-  }
-  CHECK(decoder.tracepoints().size() == 5);
-  std::vector<std::byte> record(256);
-  const uint16_t id = static_cast<uint16_t>(decoder.tracepoints()[0]);
-  std::memcpy(record.data(), &id, sizeof id);
-  BlockIo io;
-  uint32_t device;
-  CHECK(decoder.decode(record, &device, &io));
-  for (size_t length = 0; length < 16; ++length) CHECK_FALSE(decoder.decode({record.data(), length}, &device, &io));
+TEST_CASE("what is expected of a write is one word, or none where it does not fit") {
+  CHECK(sm_expected(0, 0, 0) == 0);
+  CHECK(sm_expected(256, 0, 8) == 0);
+  CHECK(sm_expected(0, uint64_t{1} << 43, 8) == 0);
+  CHECK(sm_expected(0, 0, 4096) == 0);
+  const sm_expected_word most = sm_expected(255, (uint64_t{1} << 43) - 1, 4095);
+  CHECK(most == ~SM_EXPECTED_BEGUN);
+  CHECK(sm_expected_slot(most) < SM_EXPECTED_SLOTS);
+  CHECK(sm_expected(1, 8, 8) != sm_expected(0, 8, 8));
+  CHECK(sm_expected(0, 8, 16) != sm_expected(0, 8, 8));
 }
 
 TEST_CASE(

@@ -17,10 +17,9 @@
 #include "host.h"
 #include "intercept/kernel/block_chain.h"
 #include "intercept/kernel/hint_ranges.h"
-#include "intercept/kernel/trace_decoder.h"
 #include "intercept/probe.h"
 #include "native/host/support.h"
-#include "sys/tracefs.h"
+#include "native/intercept/may_observe.h"
 
 namespace {
 
@@ -66,17 +65,12 @@ void makeImage(const std::string& path, uint64_t bytes, uint64_t piece) {
 }
 
 bool possible(std::string* why) {
-  if (geteuid() != 0) {
-    *why = "it takes root";
-    return false;
-  }
   for (const char* tool : {"mkfs.ext4", "mkfs.xfs"}) {
     if (run(std::string("command -v ") + tool) == 0) continue;
     *why = std::string(tool) + " is missing";
     return false;
   }
-  TraceDecoder decoder;
-  return decoder.open(why) == 0;
+  return mayObserve(why);
 }
 
 struct Stack {

@@ -108,8 +108,8 @@ TEST_CASE("a read of a hole does not take what a stranger merges beside it for i
   Stack stack;
   auto* const guest = stack.submit(SM_OP_READ, 0, 0, 2);  // a block at 10, and a hole
   stack.io(guest, 10, 1);
-  stack.tell(BlockIo::kStart, SM_OP_READ, 0, 9, 2);  // a stranger reads 9 and 10, and then 11
-  stack.tell(BlockIo::kBackMerge, SM_OP_READ, 0, 11, 1);
+  stack.tell(BlockIo::kStart, SM_OP_READ, 0x4004, 9, 2);  // a stranger reads 9 and 10, and then 11
+  stack.tell(BlockIo::kBackMerge, SM_OP_READ, 0x4004, 11, 1);
   stack.complete(guest);
   CHECK(stack.state(0, 0) != State::kMapped);
   CHECK(stack.state(0, 1) != State::kMapped);

@@ -1,0 +1,101 @@
+#include "intercept/kernel/block_events.h"
+
+#include <stratamap/request.h>
+#include <sys/sysmacros.h>
+
+#include <atomic>
+#include <cerrno>
+#include <utility>
+
+#include "intercept/kernel/block_events.bpf.h"
+#include "sys/bpf_object.h"
+
+namespace sm {
+
+namespace {
+
+constexpr unsigned char kProgram[] = {
+#include "intercept/kernel/block_events.bpf.inc"
+};
+
+constexpr uint64_t kSector = 512;
+
+// As the program writes them.
+static_assert(SM_OP_READ == 1 && SM_OP_WRITE == 2 && SM_OP_FLUSH == 3 && SM_OP_DISCARD == 4 && SM_OP_WRITE_ZEROES == 5);
+static_assert(BlockIo::kStart == 0 && BlockIo::kBackMerge == 1 && BlockIo::kFrontMerge == 2 && BlockIo::kIssue == 3 &&
+              BlockIo::kQueue == 4);
+
+template <class T>
+T shared(T& value) {
+  return std::atomic_ref<T>(value).load(std::memory_order_acquire);
+}
+
+}  // namespace
+
+BlockEvents::BlockEvents() = default;
+BlockEvents::~BlockEvents() = default;
+
+int BlockEvents::open(uint16_t known, void (*told)(void*, const BlockIo&), void* context,
+                      std::unique_ptr<BlockEvents>* out, std::string* why) {
+  std::unique_ptr<BlockEvents> events(new BlockEvents);
+  events->told_ = told;
+  events->context_ = context;
+  if (const int error = BpfObject::open(std::as_bytes(std::span(kProgram)), &events->object_, why)) return error;
+  events->memory_ = static_cast<sm_block_memory*>(events->object_->memory(sizeof(sm_block_memory), why));
+  if (!events->memory_) return -ENOMEM;
+  // No request has this one.
+  events->memory_->known = known != 0 ? known : UINT32_MAX;
+  const auto record = [](void* self, const void* bytes, size_t length) {
+    const auto* to = static_cast<BlockEvents*>(self);
+    if (length == sizeof(sm_block_event)) to->told_(to->context_, decode(*static_cast<const sm_block_event*>(bytes)));
+  };
+  if (const int error = events->object_->ring("events", record, events.get(), why)) return error;
+  if (const int error = events->object_->attach(why)) return error;
+  *out = std::move(events);
+  return 0;
+}
+
+int BlockEvents::watch(dev_t disk, DeviceKey key) {
+  const uint32_t count = memory_->devices;
+  if (count == SM_BLOCK_DEVICES) return -ENOSPC;
+  memory_->device[count] = {major(disk) << 20 | minor(disk), key};  // include/linux/kdev_t.h
+  std::atomic_ref(memory_->devices).store(count + 1, std::memory_order_release);
+  return 0;
+}
+
+sm_expected_word* BlockEvents::expected() { return memory_->expected; }
+
+uint64_t BlockEvents::drain() {
+  object_->consume();
+  const uint64_t lost = shared(memory_->lost);
+  return lost - std::exchange(lost_, lost);
+}
+
+uint64_t BlockEvents::knownBegun(DeviceKey device) const {
+  uint64_t sum = 0;
+  for (uint32_t i = 0; i < memory_->devices; ++i) {
+    if (memory_->device[i].name != device) continue;
+    for (auto& cpu : memory_->known_begun) sum += shared(cpu[i]);
+  }
+  return sum;
+}
+
+void BlockEvents::wait(int timeout) { object_->wait(timeout); }
+void BlockEvents::wake() { object_->wake(); }
+
+BlockIo BlockEvents::decode(const sm_block_event& event) {
+  BlockIo io;
+  io.kind = static_cast<BlockIo::Kind>(event.kind);
+  io.op = event.op;
+  io.ioprio = event.priority;
+  io.device = event.device;
+  // A flush has sector -1.
+  if (event.bytes > 0 && event.sector <= (UINT64_MAX >> 10) / kSector) {
+    io.phys = {event.sector * kSector, event.sector * kSector + event.bytes};
+  }
+  io.time = event.time;
+  io.thread = event.thread;
+  return io;
+}
+
+}  // namespace sm

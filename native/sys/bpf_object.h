@@ -1,0 +1,43 @@
+// Programs in the kernel (bpf(2)), their memory and their ring of records, through libbpf, which is loaded when it is
+// first asked for: the addon must load where it is not installed.
+//
+// Thread contract: one thread at a time; wait and wake from any thread, beside that.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+
+namespace sm {
+
+class BpfObject {
+ public:
+  // Loads a compiled object (ELF). Nothing runs yet. 0, or a negative errno; `why` then says what the system lacks or
+  // refuses, and what to do.
+  static int open(std::span<const std::byte> elf, std::unique_ptr<BpfObject>* out, std::string* why);
+  ~BpfObject();
+  BpfObject(const BpfObject&) = delete;
+  BpfObject& operator=(const BpfObject&) = delete;
+
+  // Its zero-initialised variables, which the kernel sees as well, for as long as the object lives. Null: there are not
+  // so many bytes.
+  void* memory(size_t bytes, std::string* why);
+  // Its ring: consume() tells what is in there, in order, by `told`.
+  int ring(const char* name, void (*told)(void* context, const void* record, size_t bytes), void* context,
+           std::string* why);
+  // Starts all its programs.
+  int attach(std::string* why);
+
+  void consume();
+  // Waits until a program wakes the ring's reader, or wake() was called, or `timeout` ms have passed.
+  void wait(int timeout);
+  void wake();
+
+ private:
+  struct State;
+  explicit BpfObject(std::unique_ptr<State> state);
+  const std::unique_ptr<State> state_;
+};
+
+}  // namespace sm
