@@ -8,12 +8,15 @@
  *
  * scripts/build-bpf makes block_events.bpf.inc of it.
  */
-#include "intercept/kernel/block_events.bpf.h"
-
+/* The others need what the first defines. */
+/* clang-format off */
+#include <linux/bpf.h>
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
-#include <linux/bpf.h>
+/* clang-format on */
+
+#include "intercept/kernel/block_events.bpf.h"
 
 char _license[] SEC("license") = "GPL";
 
