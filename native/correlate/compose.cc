@@ -54,6 +54,8 @@ void dropReissued(std::vector<Observed::Step>* issues) {
   }
 }
 
+bool byPlace(const Observed::Step& a, const Observed::Step& b) { return a.phys.begin < b.phys.begin; }
+
 }  // namespace
 
 // At the completion of a request, before it is resolved: all that the kernel did for it has ended, and was told.
@@ -100,7 +102,9 @@ void Correlator::compose(uint32_t slot, const Observed::Trail& trail) {
       ++(bytes < context.virt.length() ? seen.counters.missing : seen.counters.excess);
       return;
     }
-    if (!issuedAsStarted(trail, chain[level])) return;
+    if (!startedOnce()) return;
+    // Of the lowest device issues need not be told.
+    if (level + 1 < chain.size() && !issuedAsStarted(trail, chain[level])) return;
     seen.upper.swap(seen.lower);
     seen.issues.clear();
     if (level > 0 && !issuedInOrder(context, trail, chain[level - 1])) return;
@@ -139,26 +143,32 @@ void Correlator::keepSample(uint32_t slot) {
   ++sample.number;
 }
 
-// Whether what started on a device is what was issued there with the tag, each byte once: a merge does not tell whose
-// it is, and a read of a hole that was begun again has the right length by chance.
-bool Correlator::issuedAsStarted(const Observed::Trail& trail, DeviceKey device) {
+// Sorts what started by its place. Whether no byte did twice: a read of a hole that was begun again has the right
+// length by chance.
+bool Correlator::startedOnce() {
   Observed& seen = *observed_;
   seen.startedThere = seen.starts;
+  std::sort(seen.startedThere.begin(), seen.startedThere.end(), byPlace);
+  for (size_t i = 1; i < seen.startedThere.size(); ++i) {
+    if (seen.startedThere[i].phys.begin >= seen.startedThere[i - 1].phys.end) continue;
+    ++seen.counters.excess;
+    return false;
+  }
+  return true;
+}
+
+// Whether that is what was issued with the tag.
+bool Correlator::issuedAsStarted(const Observed::Trail& trail, DeviceKey device) {
+  Observed& seen = *observed_;
   seen.issuedThere.clear();
   for (const Observed::Step& step : trail) {
     if (step.device == device && step.evidence == kNoSlot) seen.issuedThere.push_back(step);
   }
-  const auto byPlace = [](const Observed::Step& a, const Observed::Step& b) { return a.phys.begin < b.phys.begin; };
-  std::sort(seen.startedThere.begin(), seen.startedThere.end(), byPlace);
   std::sort(seen.issuedThere.begin(), seen.issuedThere.end(), byPlace);
   auto issue = seen.issuedThere.begin();
   const auto end = seen.issuedThere.end();
   uint64_t done = 0;  // all that was issued up to here has started
   for (const Observed::Step& start : seen.startedThere) {
-    if (start.phys.begin < done) {
-      ++seen.counters.excess;
-      return false;
-    }
     for (uint64_t at = start.phys.begin; at < start.phys.end; at = done) {
       while (issue != end && issue->phys.end <= at) ++issue;
       if (issue == end || issue->phys.begin > at || (issue->phys.begin < at && done != at)) {

@@ -200,7 +200,7 @@ class Correlator {
   }
 
   // predict.cc
-  uint64_t halfNow() const;
+  uint64_t halfNow();
   Freshness& freshnessOf(DiskKey disk);
   bool predict(Context* context, sm_request* above);
   bool expect(Context* context);
@@ -227,6 +227,7 @@ class Correlator {
   void settleObserved(uint32_t slot, bool succeeded);
   void compose(uint32_t slot, const Observed::Trail& trail);
   void keepSample(uint32_t slot);
+  bool startedOnce();
   bool issuedAsStarted(const Observed::Trail& trail, DeviceKey device);
   bool issuedInOrder(const Context& context, const Observed::Trail& trail, DeviceKey device);
   bool layPieces();
@@ -267,6 +268,7 @@ class Correlator {
   std::vector<Watched> disks_;
   uint32_t recorded_ = 0;    // contexts bound now
   uint64_t blindAbove_ = 0;  // requests above in flight without a slot
+  uint64_t untracked_ = 0;   // of those with one, whose buffers are not among the live ones
   uint64_t shadowRoom_;
   bool learning_ = false, settling_ = false, lostBefore_ = false;
   bool unsettled_ = false;  // a disk or device is not settled

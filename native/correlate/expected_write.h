@@ -19,6 +19,7 @@ static inline sm_expected_word sm_expected(unsigned device, unsigned long long s
   return (sm_expected_word)device << 55 | sectors << 43 | sector;
 }
 
+/* Where it stands: there, or in the neighbour (^ 1). */
 static inline unsigned sm_expected_slot(sm_expected_word word) {
   return (unsigned)((word * 0x9e3779b97f4a7c15ull) >> 54);
 }

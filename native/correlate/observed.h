@@ -110,13 +110,15 @@ struct Observed {
     bool doubted = false;
     DeviceKey device = kNoKey;
     Range phys;
-    uint64_t seen = 0;          // bytes: how much of it was told to have come
+    uint64_t seen = 0;  // bytes: how much of it was told to have come
+    sm_expected_word* slot = nullptr;
     sm_expected_word word = 0;  // the kernel's, or 0: each start is told
     uint32_t position = 0;      // in `expected`
     uint32_t next = kNoSlot;    // of the same request
   };
   sm_expected_word* words = nullptr;  // that the kernel knows of as well
   uint64_t halfAge = 0;               // ns; 0: every request is tagged
+  uint64_t half = 0;                  // which of them it is
   Slots<Expectation> expectations{1 << 20};
   std::vector<ActiveRanges> expected;  // by device
   std::vector<Freshness> freshness;    // by disk

@@ -21,7 +21,13 @@ void Correlator::tagWhatIsUnknown(uint64_t maxAge) {
   observed_->halfAge = std::max<uint64_t>(1, maxAge / 2);
 }
 
-uint64_t Correlator::halfNow() const { return stack_->now(stack_) / observed_->halfAge; }
+// Seldom another than the last time: a division for each request would be a waste.
+uint64_t Correlator::halfNow() {
+  Observed& seen = *observed_;
+  const uint64_t now = stack_->now(stack_);
+  if (now - seen.half * seen.halfAge >= seen.halfAge) seen.half = now / seen.halfAge;
+  return seen.half;
+}
 
 Freshness& Correlator::freshnessOf(DiskKey disk) {
   auto& all = observed_->freshness;
@@ -93,16 +99,17 @@ void Correlator::tellKernel(Observed::Expectation* expected) {
   if (!observed_->words || expected->phys.begin % kSector != 0 || expected->phys.length() % kSector != 0) return;
   const sm_expected_word word =
       sm_expected(expected->device, expected->phys.begin / kSector, expected->phys.length() / kSector);
-  sm_expected_word& slot = observed_->words[sm_expected_slot(word)];
-  if (word == 0 || slot != 0) return;  // another's: then its start is told
-  std::atomic_ref(slot).store(word, std::memory_order_release);
+  if (word == 0) return;
+  sm_expected_word* slot = &observed_->words[sm_expected_slot(word)];
+  if (*slot != 0) slot = &observed_->words[sm_expected_slot(word) ^ 1];
+  if (*slot != 0) return;  // both are others': then its start is told
+  std::atomic_ref(*slot).store(word, std::memory_order_release);
+  expected->slot = slot;
   expected->word = word;
 }
 
 bool Correlator::beganUntold(const Observed::Expectation& expected) const {
-  if (expected.word == 0) return false;
-  return std::atomic_ref(observed_->words[sm_expected_slot(expected.word)]).load(std::memory_order_acquire) !=
-         expected.word;
+  return expected.slot && std::atomic_ref(*expected.slot).load(std::memory_order_acquire) != expected.word;
 }
 
 // Whether all that was expected came, and nothing else could have been it.
@@ -110,20 +117,18 @@ bool Correlator::endExpectations(Context* context) {
   Observed& seen = *observed_;
   bool all = true;
   for (uint32_t number = context->firstExpectation; number != kNoSlot;) {
-    const Observed::Expectation expected = seen.expectations[number];
+    const Observed::Expectation& expected = seen.expectations[number];
     uint64_t came = expected.seen;
-    if (expected.word != 0) {
-      std::atomic_ref slot(seen.words[sm_expected_slot(expected.word)]);
-      if (slot.exchange(0, std::memory_order_acq_rel) != expected.word) {
-        came += expected.phys.length();
-        devices_[expected.device].ledger->fates[static_cast<int>(Fate::kAttributed)].add(expected.phys.length(), 0);
-      }
+    if (expected.slot && std::atomic_ref(*expected.slot).exchange(0, std::memory_order_acq_rel) != expected.word) {
+      came += expected.phys.length();
+      devices_[expected.device].ledger->fates[static_cast<int>(Fate::kAttributed)].add(expected.phys.length(), 0);
     }
     seen.expected[expected.device].remove(
         expected.position, [&](uint32_t moved, uint32_t position) { seen.expectations[moved].position = position; });
-    seen.expectations.give(number);
-    number = expected.next;
     all &= came == expected.phys.length() && !expected.doubted;
+    const uint32_t next = expected.next;
+    seen.expectations.give(number);
+    number = next;
   }
   context->firstExpectation = kNoSlot;
   return all;

@@ -30,7 +30,11 @@ class ActiveRanges {
   uint32_t add(Range range, Ref ref) {
     count(range, weightOf(ref));
     if (size_ == capacity_) grow();
-    entries_[size_] = {range, ref};
+    // One after the other: put together first, they would be read back before they are written.
+    Entry& entry = entries_[size_];
+    entry.range.begin = range.begin;
+    entry.range.end = range.end;
+    entry.ref = ref;
     return size_++;
   }
 

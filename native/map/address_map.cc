@@ -109,10 +109,18 @@ bool AddressMap::holds(DiskKey disk, Range virt, Place place) const {
 }
 
 bool AddressMap::mappedPlaces(DiskKey disk, Range virt, std::vector<Mapping>* out) const {
+  const auto certain = [](const Forward& value) {
+    return value.state == State::kMapped && !value.moving && !value.shared;
+  };
+  Forward whole;
+  if (alone(disk, virt, &whole)) {
+    out->push_back({disk, virt, whole.place, whole.state});
+    return certain(whole);
+  }
   bool all = true;
   for (const auto& layer : disks_[disk]->layers) {
     layer.each(virt, [&](Range part, const Forward& value) {
-      all &= value.state == State::kMapped && !value.moving && !value.shared;
+      all &= certain(value);
       const Range phys{value.place.offset, value.place.offset + part.length()};
       const auto& owners = devices_[value.place.device]->layers;
       for (int i = 1; i < kLayers; ++i) all &= !owners[i].meets(phys);

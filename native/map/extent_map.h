@@ -84,6 +84,11 @@ class ExtentMap {
   // The one entry that covers all of `range`, its value advanced to range.begin; false if no single entry does.
   bool covers(Range range, Value* value) const {
     if (const Region<Value>* region = only(range)) return region->covers(baseOf(range.begin), range, value);
+    uint64_t base;
+    if (const Value* spanning = this->spanning(range, &base)) {
+      *value = spanning->advanced(range.begin - base);
+      return true;
+    }
     Range all{range.begin, range.begin};
     walk(range, [&](Range part, const Value& next) {
       if (part.begin != all.end || (!all.empty() && !continues(all, *value, part, next))) return false;
@@ -217,6 +222,17 @@ class ExtentMap {
     seenAt_ = offset >> kNodeBits;
     seen_ = slot.regions();
     return &seen_[indexOf(offset, kNodeBits)];
+  }
+
+  // What runs over all of a slot's span from `base` on in which the range lies; null where nothing does.
+  const Value* spanning(Range range, uint64_t* base) const {
+    Slot slot = root_;
+    int bits = rootBits_;
+    if (range.empty() || bits >= 64 || (range.end - 1) >> bits != 0) return nullptr;
+    for (; bits > kNodeBits && slot.isInner(); bits -= kFanBits) slot = slot.slots()[indexOf(range.begin, bits)];
+    if (!slot.isValue() || (range.begin ^ (range.end - 1)) >> bits != 0) return nullptr;
+    *base = range.begin >> bits << bits;
+    return slot.value();
   }
 
   // The region that a range lies in, if it lies in one, and that stands in a node.

@@ -11,6 +11,7 @@
 #include <vector>
 
 #if SM_HAVE_LIBBPF
+#include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #endif
 
@@ -23,20 +24,21 @@ namespace {
 constexpr const char* kFile = "libbpf.so.1";  // of every release since 1.0
 constexpr const char* kTypes = "/sys/kernel/btf/vmlinux";
 
-#define SM_BPF_FUNCTIONS(each)        \
-  each(bpf_link__destroy);            \
-  each(bpf_map__fd);                  \
-  each(bpf_object__close);            \
-  each(bpf_object__find_map_by_name); \
-  each(bpf_object__load);             \
-  each(bpf_object__next_map);         \
-  each(bpf_object__next_program);     \
-  each(bpf_object__open_mem);         \
-  each(bpf_program__attach);          \
-  each(libbpf_set_print);             \
-  each(ring_buffer__consume);         \
-  each(ring_buffer__epoll_fd);        \
-  each(ring_buffer__free);            \
+#define SM_BPF_FUNCTIONS(each)            \
+  each(bpf_link__destroy);                \
+  each(bpf_map__fd);                      \
+  each(bpf_object__close);                \
+  each(bpf_object__find_map_by_name);     \
+  each(bpf_object__load);                 \
+  each(bpf_object__find_program_by_name); \
+  each(bpf_object__open_mem);             \
+  each(bpf_obj_get_info_by_fd);           \
+  each(bpf_program__attach);              \
+  each(bpf_program__fd);                  \
+  each(libbpf_set_print);                 \
+  each(ring_buffer__consume);             \
+  each(ring_buffer__epoll_fd);            \
+  each(ring_buffer__free);                \
   each(ring_buffer__new)
 
 struct Library {
@@ -84,6 +86,7 @@ std::string refusal(const char* what, int error) {
 struct BpfObject::State {
   bpf_object* object = nullptr;
   std::vector<bpf_link*> links;
+  std::vector<int> programs;  // that run
   ring_buffer* ring = nullptr;
   void* memory = nullptr;
   size_t memoryBytes = 0;
@@ -162,18 +165,28 @@ int BpfObject::ring(const char* name, void (*told)(void*, const void*, size_t), 
   return -error;
 }
 
-int BpfObject::attach(std::string* why) {
+int BpfObject::attach(const char* name, std::string* why) {
   const Library& bpf = Library::get();
-  for (bpf_program* program = nullptr; (program = bpf.bpf_object__next_program(state_->object, program)) != nullptr;) {
-    bpf_link* link = bpf.bpf_program__attach(program);
-    if (!link) {
-      const int error = errno;
-      *why = refusal("a program for a tracepoint", error);
-      return -error;
-    }
-    state_->links.push_back(link);
+  bpf_program* program = bpf.bpf_object__find_program_by_name(state_->object, name);
+  bpf_link* link = bpf.bpf_program__attach(program);
+  if (!link) {
+    const int error = errno;
+    *why = refusal("a program for a tracepoint", error);
+    return -error;
   }
+  state_->links.push_back(link);
+  state_->programs.push_back(bpf.bpf_program__fd(program));
   return 0;
+}
+
+uint64_t BpfObject::missed() const {
+  uint64_t sum = 0;
+  for (const int program : state_->programs) {
+    bpf_prog_info info{};
+    uint32_t bytes = sizeof info;
+    if (Library::get().bpf_obj_get_info_by_fd(program, &info, &bytes) == 0) sum += info.recursion_misses;
+  }
+  return sum;
 }
 
 void BpfObject::consume() { Library::get().ring_buffer__consume(state_->ring); }
@@ -201,7 +214,8 @@ int BpfObject::open(std::span<const std::byte>, std::unique_ptr<BpfObject>*, std
 }
 void* BpfObject::memory(size_t, std::string*) { return nullptr; }
 int BpfObject::ring(const char*, void (*)(void*, const void*, size_t), void*, std::string*) { return -ENOSYS; }
-int BpfObject::attach(std::string*) { return -ENOSYS; }
+int BpfObject::attach(const char*, std::string*) { return -ENOSYS; }
+uint64_t BpfObject::missed() const { return 0; }
 void BpfObject::consume() {}
 void BpfObject::wait(int) {}
 void BpfObject::wake() {}

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -20,14 +21,17 @@ class BpfObject {
   BpfObject(const BpfObject&) = delete;
   BpfObject& operator=(const BpfObject&) = delete;
 
-  // Its zero-initialised variables, which the kernel sees as well, for as long as the object lives. Null: there are not
-  // so many bytes.
+  // Its zero-initialised variables, which the kernel sees as well, for as long as the object lives; null
+  // where they cannot be.
   void* memory(size_t bytes, std::string* why);
   // Its ring: consume() tells what is in there, in order, by `told`.
   int ring(const char* name, void (*told)(void* context, const void* record, size_t bytes), void* context,
            std::string* why);
-  // Starts all its programs.
-  int attach(std::string* why);
+  // Starts one of its programs.
+  int attach(const char* program, std::string* why);
+
+  // How often a program was not run, because it would have run within itself: in an interrupt of its own.
+  uint64_t missed() const;
 
   void consume();
   // Waits until a program wakes the ring's reader, or wake() was called, or `timeout` ms have passed.

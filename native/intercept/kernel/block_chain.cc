@@ -184,6 +184,11 @@ bool requestsInFlight(dev_t device, uint64_t* count) {
   return bool(fields);
 }
 
+bool mergesDiscards(dev_t device) {
+  unsigned segments;
+  return !(std::ifstream(sysfsOf(device) + "/queue/max_discard_segments") >> segments) || segments > 1;
+}
+
 uint64_t requestTimeout(dev_t device) {
   uint64_t ms;
   return std::ifstream(sysfsOf(device) + "/queue/io_timeout") >> ms ? ms * 1'000'000 : kUsualTimeout;

@@ -30,6 +30,9 @@ int findBlockChain(const std::string& file, BlockChain* out, std::string* why);
 // How many requests the device has in flight, also those that a scheduler holds; false where the system does not say.
 // (sysfs `stat`, field 9, Documentation/block/stat.rst; `inflight` leaves out what a scheduler holds)
 bool requestsInFlight(dev_t device, uint64_t* count);
+// Whether several discards may become one request there, of which the block layer tells the first alone (sysfs
+// `queue/max_discard_segments`).
+bool mergesDiscards(dev_t device);
 // For how long the block layer lets a request take, ns (sysfs `queue/io_timeout`).
 uint64_t requestTimeout(dev_t device);
 

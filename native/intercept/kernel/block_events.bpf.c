@@ -148,12 +148,15 @@ inlined int tell(unsigned char kind, const struct io* io) {
 }
 
 /* Once for each word: the second time nothing is expected any more. */
+inlined int take(sm_expected_word* slot, sm_expected_word word) {
+  return *slot == word && __sync_val_compare_and_swap(slot, word, word | SM_EXPECTED_BEGUN) == word;
+}
+
 inlined int is_expected(const struct io* io) {
   unsigned name = memory.device[io->device & (SM_BLOCK_DEVICES - 1)].name;
   sm_expected_word word = sm_expected(name, io->sector, io->bytes >> 9);
-  if (word == 0) return 0;
-  sm_expected_word* slot = &memory.expected[sm_expected_slot(word) & (SM_EXPECTED_SLOTS - 1)];
-  return *slot == word && __sync_val_compare_and_swap(slot, word, word | SM_EXPECTED_BEGUN) == word;
+  unsigned slot = sm_expected_slot(word) & (SM_EXPECTED_SLOTS - 1);
+  return word != 0 && (take(&memory.expected[slot], word) || take(&memory.expected[slot ^ 1], word));
 }
 
 inlined int began(unsigned char kind, const struct io* io) {
@@ -162,7 +165,7 @@ inlined int began(unsigned char kind, const struct io* io) {
   if (io->priority != memory.known || !(is(op, READ) || (is(op, WRITE) && is_expected(io)))) return tell(kind, io);
   if (kind == START) {
     unsigned cpu = bpf_get_smp_processor_id() & (SM_BLOCK_CPUS - 1);
-    __sync_fetch_and_add(&memory.known_begun[cpu][io->device & (SM_BLOCK_DEVICES - 1)], 1);
+    ++memory.known_begun[cpu][io->device & (SM_BLOCK_DEVICES - 1)]; /* by this program alone, never within itself */
   }
   return 0;
 }

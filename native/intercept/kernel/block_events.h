@@ -31,13 +31,20 @@ class BlockEvents {
                   std::unique_ptr<BlockEvents>* out, std::string* why);
   ~BlockEvents();
 
-  // Of this whole disk everything is told from now on, with this key. 0, or -ENOSPC: there are too many.
-  int watch(dev_t disk, DeviceKey key);
+  // Of this whole disk starts and merges are told from now on, with this key; and what else is asked for, of it and
+  // maybe of others. 0, or a negative errno; `why` then says what the system refuses.
+  struct Wanted {
+    bool issues = false;
+    bool queuedDiscards = false;  // each, also those that become one request
+  };
+  int watch(dev_t disk, DeviceKey key, Wanted wanted, std::string* why);
   // Where writes that the map knows are expected (correlate/expected_write.h).
   sm_expected_word* expected();
 
   // Tells what has happened. Returns how many records were lost, for there was no room.
   uint64_t drain();
+  // How much was not told for another reason: it happened in an interrupt of the program itself. A system call.
+  uint64_t missed();
   // Of the known priority, how many requests began on a device that nobody was told of.
   uint64_t knownBegun(DeviceKey device) const;
 
@@ -53,7 +60,8 @@ class BlockEvents {
 
   std::unique_ptr<BpfObject> object_;
   sm_block_memory* memory_ = nullptr;  // the object's; the kernel reads and writes it at the same time
-  uint64_t lost_ = 0;
+  Wanted running_;
+  uint64_t lost_ = 0, missed_ = 0;
   void (*told_)(void*, const BlockIo&) = nullptr;
   void* context_ = nullptr;
 };

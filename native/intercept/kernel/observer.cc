@@ -69,7 +69,7 @@ void Observer::end() {
   map_.feedFrom(nullptr, nullptr);
 }
 
-int Observer::observe(const BlockLevel& level, DeviceKey* key, std::string* why) {
+int Observer::observe(const BlockLevel& level, bool hasBeneath, DeviceKey* key, std::string* why) {
   for (const Device& device : devices_) {
     if (device.level.device != level.device) continue;
     *key = device.key;
@@ -84,11 +84,11 @@ int Observer::observe(const BlockLevel& level, DeviceKey* key, std::string* why)
   int error;
   {
     std::lock_guard lock(map_.mutex());
-    error = events_->watch(level.device, *key);
+    // The order of issues says what comes first beneath.
+    error = events_->watch(level.device, *key, {hasBeneath, mergesDiscards(level.device)}, why);
     if (error == 0) devices_.push_back({level, *key});
   }
   if (error != 0) {
-    *why = "a probe observes no more than 16 devices";
     correlator_.unwatchDevice(*key);
   } else {
     correlator_.observeDevice(*key, clockNow());
@@ -102,7 +102,7 @@ int Observer::watch(DiskKey disk, const std::string& file, std::string* why) {
   std::vector<DeviceKey> keys;
   for (const BlockLevel& level : chain.levels) {
     DeviceKey key;
-    if (const int error = observe(level, &key, why)) return error;
+    if (const int error = observe(level, &level != &chain.levels.back(), &key, why)) return error;
     keys.push_back(key);
   }
   size_t trusted = 0;
@@ -143,6 +143,7 @@ void Observer::told(const BlockIo& io) {
 
 // Under the map's lock.
 void Observer::countKnown() {
+  if (events_->missed() > 0) correlator_.lostLocked();
   for (Device& device : devices_) {
     const uint64_t begun = events_->knownBegun(device.key);
     correlator_.countedKnown(device.key, begun - std::exchange(device.counted, begun));
@@ -184,6 +185,7 @@ void Observer::tend() {
     }
     std::lock_guard lock(map_.mutex());
     drain();
+    if (events_->missed() > 0) correlator_.lostLocked();
     soon = std::any_of(devices_.begin(), devices_.end(),
                        [this](const Device& device) { return correlator_.awaitsQuiet(device.key); });
   }

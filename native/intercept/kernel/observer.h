@@ -52,7 +52,7 @@ class Observer {
   void drain();
   void told(const BlockIo& io);
   void countKnown();
-  int observe(const BlockLevel& level, DeviceKey* key, std::string* why);
+  int observe(const BlockLevel& level, bool hasBeneath, DeviceKey* key, std::string* why);
   void say(const std::string& notice);
   void tend();
   void lookForQuiet();

@@ -40,7 +40,7 @@ struct Watched {
     REQUIRE_MESSAGE(BlockEvents::open(kKnown, tell, &told, &events, &why) == 0, why);
     struct stat st;
     REQUIRE(stat(loop.path.c_str(), &st) == 0);
-    REQUIRE(events->watch(st.st_rdev, 7) == 0);
+    REQUIRE_MESSAGE(events->watch(st.st_rdev, 7, {.issues = true}, &why) == 0, why);
     return true;
   }
   // What is told of I/O with one of our priorities: the system reads a new device as well.

@@ -50,14 +50,15 @@ void KernelModel::tell(BlockIo::Kind kind, const Bio& bio, int level, uint64_t b
   io.ioprio = bio.priority;
   io.phys = {begin * kBlock, end * kBlock};
   io.time = time_;
+  if (kind == BlockIo::kIssue && level == kLevels - 1) return;  // nobody asks for them
   // What the program in the kernel does (block_events.bpf.c).
   if (bio.priority == knownPriority) {
     if (kind == BlockIo::kIssue || bio.op == SM_OP_READ) return;
     const sm_expected_word word =
         sm_expected(devices[level], io.phys.begin / kSector, (io.phys.end - io.phys.begin) / kSector);
-    sm_expected_word& slot = words[sm_expected_slot(word)];
-    if (bio.op == SM_OP_WRITE && slot == word) {
-      slot |= SM_EXPECTED_BEGUN;
+    for (const unsigned slot : {sm_expected_slot(word), sm_expected_slot(word) ^ 1}) {
+      if (bio.op != SM_OP_WRITE || words[slot] != word) continue;
+      words[slot] |= SM_EXPECTED_BEGUN;
       return;
     }
   }
