@@ -18,7 +18,7 @@
       ],
       "defines": ["NAPI_VERSION=9", "NAPI_CPP_EXCEPTIONS"],
       "cflags_cc!": ["-fno-exceptions", "-fno-rtti", "-std=gnu++17", "-std=gnu++20"],
-      "cflags": ["-O2", "-fvisibility=hidden", "-Wno-missing-field-initializers"],
+      "cflags": ["-O2", "-fvisibility=hidden", "-ftls-model=initial-exec", "-Wno-missing-field-initializers"],
       "cflags_cc": ["-std=c++20", "-fexceptions", "-fvisibility-inlines-hidden"],
       "ldflags": ["-Wl,--exclude-libs,ALL"],
       "libraries": ["-ldl", "-pthread"],

@@ -47,6 +47,8 @@ class Correlator {
   static constexpr uint64_t kUnseen = UINT64_MAX;
   // Seen, but without a slot.
   static constexpr uint64_t kBlind = UINT64_MAX - 1;
+  // Seen, and nothing to be kept of it: it teaches nothing.
+  static constexpr uint64_t kKnownRead = UINT64_MAX - 2;
 
   // `capacity`: contexts recorded at once; children that are pending at once. `slots`: requests followed at once,
   // recorded or not (at least `capacity`). `shadowBytes`: room for copies of what reads brought up.
@@ -202,7 +204,11 @@ class Correlator {
   // predict.cc
   uint64_t halfNow();
   Freshness& freshnessOf(DiskKey disk);
+  bool knowsPlaces(DiskKey disk, Range virt);
   bool predict(Context* context, sm_request* above);
+  bool predictRead(sm_request* above, DiskKey disk);
+  void completedKnownRead(sm_request* above, DiskKey disk);
+  void countKnownBytes(DiskKey disk, uint64_t bytes);
   bool expect(Context* context);
   bool endExpectations(Context* context);
   bool isExpected(const BlockIo& io);
@@ -227,6 +233,7 @@ class Correlator {
   void settleObserved(uint32_t slot, bool succeeded);
   void compose(uint32_t slot, const Observed::Trail& trail);
   void keepSample(uint32_t slot);
+  bool sharesBuffer(uint32_t slot) const;
   bool startedOnce();
   bool issuedAsStarted(const Observed::Trail& trail, DeviceKey device);
   bool issuedInOrder(const Context& context, const Observed::Trail& trail, DeviceKey device);
@@ -268,7 +275,6 @@ class Correlator {
   std::vector<Watched> disks_;
   uint32_t recorded_ = 0;    // contexts bound now
   uint64_t blindAbove_ = 0;  // requests above in flight without a slot
-  uint64_t untracked_ = 0;   // of those with one, whose buffers are not among the live ones
   uint64_t shadowRoom_;
   bool learning_ = false, settling_ = false, lostBefore_ = false;
   bool unsettled_ = false;  // a disk or device is not settled

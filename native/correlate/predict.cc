@@ -35,16 +35,20 @@ Freshness& Correlator::freshnessOf(DiskKey disk) {
   return all[disk];
 }
 
-// Whether the request can go without a tag of its own; then it has that of all that are known.
-bool Correlator::predict(Context* context, sm_request* above) {
+// Whether the map knows where all of it goes, on each device that it goes to, and has seen it of late. Leaves the
+// places in `places`.
+bool Correlator::knowsPlaces(DiskKey disk, Range virt) {
   Observed& seen = *observed_;
-  if (seen.halfAge == 0 || above->ioprio != 0 || !context->learns || !context->taints.empty() || context->virt.empty())
-    return false;
-  if (context->op != SM_OP_READ && context->op != SM_OP_WRITE) return false;
-  if (!freshnessOf(context->disk).isFresh(context->virt, halfNow())) return false;
-  const Observed::Chain& down = seen.chains[context->disk];
+  if (seen.halfAge == 0 || virt.empty() || !freshnessOf(disk).isFresh(virt, halfNow())) return false;
+  const Observed::Chain& down = seen.chains[disk];
+  if (down.trusted == 1) {  // most requests have one place
+    seen.places.resize(1);
+    Mapping& only = seen.places[0];
+    only.virt = virt;
+    if (map_.onlyPlace(disk, virt, &only.place)) return only.place.device == down.devices[0];
+  }
   seen.places.clear();
-  if (down.trusted == 0 || !map_.mappedPlaces(context->disk, context->virt, &seen.places)) return false;
+  if (down.trusted == 0 || !map_.mappedPlaces(disk, virt, &seen.places)) return false;
   if (seen.places.size() > kMostPieces) return false;
   // On each device all of it, once.
   std::sort(seen.places.begin(), seen.places.end(), [](const Mapping& a, const Mapping& b) {
@@ -53,20 +57,47 @@ bool Correlator::predict(Context* context, sm_request* above) {
   size_t at = 0, devices = 0;
   while (at < seen.places.size()) {
     const DeviceKey device = seen.places[at].place.device;
-    uint64_t next = context->virt.begin;
+    uint64_t next = virt.begin;
     for (; at < seen.places.size() && seen.places[at].place.device == device; ++at) {
       if (seen.places[at].virt.begin != next) return false;
       next = seen.places[at].virt.end;
     }
     const auto end = down.devices.begin() + static_cast<ptrdiff_t>(down.trusted);
-    if (next != context->virt.end || std::find(down.devices.begin(), end, device) == end) return false;
+    if (next != virt.end || std::find(down.devices.begin(), end, device) == end) return false;
     ++devices;
   }
-  if (devices != down.trusted) return false;
+  return devices == down.trusted;
+}
+
+// Whether the request can go without a tag of its own; then it has that of all that are known.
+bool Correlator::predict(Context* context, sm_request* above) {
+  if (above->ioprio != 0 || !context->learns || !context->taints.empty()) return false;
+  if (context->op != SM_OP_READ && context->op != SM_OP_WRITE) return false;
+  if (!knowsPlaces(context->disk, context->virt)) return false;
   if (context->op == SM_OP_WRITE && !expect(context)) return false;
   context->predicted = true;
   above->ioprio = hints_->knownPriority();
   return true;
+}
+
+// A read that is known, whose completion nobody asks for: nothing is kept of it. What meets it in flight does not
+// matter, for it teaches nothing, wherever it goes.
+bool Correlator::predictRead(sm_request* above, DiskKey disk) {
+  if (above->op != SM_OP_READ || above->ioprio != 0 || !knowsPlaces(disk, rangeOf(above))) return false;
+  above->ioprio = hints_->knownPriority();
+  return true;
+}
+
+void Correlator::completedKnownRead(sm_request* above, DiskKey disk) {
+  above->ioprio = 0;
+  ++observed_->counters.predicted;
+  countKnownBytes(disk, above->length);
+}
+
+void Correlator::countKnownBytes(DiskKey disk, uint64_t bytes) {
+  const Observed::Chain& down = observed_->chains[disk];
+  for (size_t level = 0; level < down.trusted; ++level)
+    devices_[down.devices[level]].ledger->fates[static_cast<int>(Fate::kAttributed)].add(bytes, 0);
 }
 
 // Where something else may be in flight, nothing is expected: nobody tells which of the two is there in the end.
@@ -86,7 +117,12 @@ bool Correlator::expect(Context* context) {
       return false;
     }
     Observed::Expectation& expected = seen.expectations[number];
-    expected = {.device = device, .phys = phys, .next = context->firstExpectation};
+    expected.doubted = false;
+    expected.device = device;
+    expected.phys = phys;
+    expected.seen = 0;
+    expected.slot = nullptr;
+    expected.next = context->firstExpectation;
     expected.position = seen.expected[device].add(phys, number);
     tellKernel(&expected);
     context->firstExpectation = number;
@@ -180,10 +216,7 @@ void Correlator::settlePredicted(uint32_t slot, bool succeeded) {
   if (context.op == SM_OP_WRITE) {
     context.confirmed = all && succeeded && context.taints.empty();
   } else {
-    const Observed::Chain& down = seen.chains[context.disk];
-    for (size_t level = 0; level < down.trusted; ++level) {
-      devices_[down.devices[level]].ledger->fates[static_cast<int>(Fate::kAttributed)].add(context.virt.length(), 0);
-    }
+    countKnownBytes(context.disk, context.virt.length());
   }
 }
 

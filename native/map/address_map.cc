@@ -108,15 +108,18 @@ bool AddressMap::holds(DiskKey disk, Range virt, Place place) const {
   return disks_[disk]->layers[0].is(virt, {place, State::kMapped}) && !inUpperLayers(disk, virt, place);
 }
 
-bool AddressMap::mappedPlaces(DiskKey disk, Range virt, std::vector<Mapping>* out) const {
-  const auto certain = [](const Forward& value) {
-    return value.state == State::kMapped && !value.moving && !value.shared;
-  };
+namespace {
+bool certain(const Forward& value) { return value.state == State::kMapped && !value.moving && !value.shared; }
+}  // namespace
+
+bool AddressMap::onlyPlace(DiskKey disk, Range virt, Place* place) const {
   Forward whole;
-  if (alone(disk, virt, &whole)) {
-    out->push_back({disk, virt, whole.place, whole.state});
-    return certain(whole);
-  }
+  if (!alone(disk, virt, &whole) || !certain(whole)) return false;
+  *place = whole.place;
+  return true;
+}
+
+bool AddressMap::mappedPlaces(DiskKey disk, Range virt, std::vector<Mapping>* out) const {
   bool all = true;
   for (const auto& layer : disks_[disk]->layers) {
     layer.each(virt, [&](Range part, const Forward& value) {
@@ -128,14 +131,6 @@ bool AddressMap::mappedPlaces(DiskKey disk, Range virt, std::vector<Mapping>* ou
     });
   }
   return all;
-}
-
-bool AddressMap::owner(DeviceKey device, Range phys, DiskKey* disk, Range* virt) const {
-  Reverse found;
-  if (!devices_[device]->layers[0].covers(phys, &found)) return false;
-  *disk = found.disk;
-  *virt = {found.offset, found.offset + phys.length()};
-  return true;
 }
 
 namespace {

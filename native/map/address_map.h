@@ -103,11 +103,11 @@ class AddressMap {
   BiasedLock& mutex() const { return mutex_; }
   // Whether [virt) is mapped to exactly `place`, alone, without flags: then evidence for it changes nothing.
   bool holds(DiskKey disk, Range virt, Place place) const;
+  // Where all of [virt) is, if it is mapped in one piece, not moving, and nobody else's as well.
+  bool onlyPlace(DiskKey disk, Range virt, Place* place) const;
   // Appends the places of [virt), and returns true, where each of them is mapped, not moving and nobody else's as well;
   // false, and anything, elsewhere. Bytes without a place are not told.
   bool mappedPlaces(DiskKey disk, Range virt, std::vector<Mapping>* out) const;
-  // Whose bytes all of a place is known to hold, if it is one disk's, in one piece.
-  bool owner(DeviceKey device, Range phys, DiskKey* disk, Range* virt) const;
   // `shared`: the flag of that name, for good.
   void add(DiskKey disk, Range virt, Place place, State state, bool shared = false);
   void removeVirtual(DiskKey disk, Range virt);
