@@ -9,6 +9,7 @@
 #include <set>
 
 #include "native/map/store_rig.h"
+#include "native/sanitized.h"
 
 using namespace sm;
 using Call = MemoryFiles::Call;
@@ -122,12 +123,8 @@ struct History {
   }
 };
 
-// Which of the calls that were not durable came through. The thread sanitizer sees no more in many than in one.
-#ifdef __SANITIZE_THREAD__
-constexpr uint64_t kLots = 1;
-#else
+// Which of the calls that were not durable came through.
 constexpr uint64_t kLots = 8;
-#endif
 
 void crashEverywhere(uint64_t seeds, bool faults) {
   for (uint64_t seed = 1; seed <= seeds; ++seed) {
@@ -142,6 +139,6 @@ void crashEverywhere(uint64_t seeds, bool faults) {
 
 }  // namespace
 
-TEST_CASE("a crash at any instant leaves a map that loads") { crashEverywhere(12, false); }
+TEST_CASE("a crash at any instant leaves a map that loads") { crashEverywhere(test::kSanitized ? 3 : 12, false); }
 
-TEST_CASE("and so where calls fail before it") { crashEverywhere(30, true); }
+TEST_CASE("and so where calls fail before it") { crashEverywhere(test::kSanitized ? 6 : 30, true); }
