@@ -2,7 +2,8 @@
   "variables": {
     "liburing": "<!(sh native/liburing.sh)",
     "gnutls": "<!(sh native/has-header.sh gnutls/gnutls.h)",
-    "libbpf": "<!(sh native/has-header.sh bpf/libbpf.h)"
+    "libbpf": "<!(sh native/has-header.sh bpf/libbpf.h 'LIBBPF_MAJOR_VERSION >= 1')",
+    "glibc": "<!(sh native/has-header.sh features.h 'defined(__GLIBC__)')"
   },
   "targets": [
     {
@@ -18,7 +19,7 @@
       ],
       "defines": ["NAPI_VERSION=9", "NAPI_CPP_EXCEPTIONS"],
       "cflags_cc!": ["-fno-exceptions", "-fno-rtti", "-std=gnu++17", "-std=gnu++20"],
-      "cflags": ["-O2", "-fvisibility=hidden", "-ftls-model=initial-exec", "-Wno-missing-field-initializers"],
+      "cflags": ["-O2", "-fvisibility=hidden", "-Wno-missing-field-initializers"],
       "cflags_cc": ["-std=c++20", "-fexceptions", "-fvisibility-inlines-hidden"],
       "ldflags": ["-Wl,--exclude-libs,ALL"],
       "libraries": ["-ldl", "-pthread"],
@@ -28,6 +29,13 @@
         }
       },
       "conditions": [
+        [
+          # Other C libraries do not load such an addon.
+          "glibc!=''",
+          {
+            "cflags": ["-ftls-model=initial-exec"]
+          }
+        ],
         [
           "liburing!=''",
           {

@@ -82,14 +82,15 @@ uint64_t Correlator::submitted(sm_request* above, DiskKey disk) {
   if ((settling_ || unsettled_) && looksAt(++settleTick_)) tryLearning();
   const Range virt = rangeOf(above);
 
-  if (observed_ && !ring_ && predictRead(above, disk)) return kKnownRead;
+  const bool tracked = !observed_ || observed_->sample.wants();
+  if (!tracked && !ring_ && predictRead(above, disk)) return kKnownRead;
 
-  // Rule 6: a buffer that two live requests share is no evidence of what a read brought up. (Where the kernel is the
-  // carrier, buffers say nothing.)
-  const Range hull = observed_ ? Range{} : hullOf(above->iov, above->iov_count);
-  const bool aliased = !observed_ && above->iov_count > 1 && overlapsItself(above->iov, above->iov_count);
-  bool sharedBuffer = aliased || blindAbove_ > 0;
-  if (!observed_) {
+  // Rule 6: a buffer that two live requests share is no evidence of what a read brought up. Where the kernel is the
+  // carrier, buffers say nothing but in a sample.
+  const Range hull = tracked ? hullOf(above->iov, above->iov_count) : Range{};
+  const bool aliased = tracked && above->iov_count > 1 && overlapsItself(above->iov, above->iov_count);
+  bool sharedBuffer = aliased || !tracked || untracked_ > 0 || blindAbove_ > 0;
+  if (tracked) {
     buffers_.overlapping(above->iov, above->iov_count, hull, [&](uint32_t other) {
       contexts_[other].sharedBuffer = true;
       sharedBuffer = true;
@@ -119,6 +120,7 @@ uint64_t Correlator::submitted(sm_request* above, DiskKey disk) {
   context.lostEvidence = false;
   context.sharedBuffer = sharedBuffer;
   context.aliased = aliased;
+  context.tracked = tracked;
   context.adrift = false;
   context.recorded = context.predicted = context.confirmed = false;
   context.op = above->op;
@@ -133,7 +135,11 @@ uint64_t Correlator::submitted(sm_request* above, DiskKey disk) {
   context.firstIssued = context.lastCompleted = 0;
   if (!virt.empty()) track(slot, &context, *state.active);
   if (observed_ && sm_op_modifies(above->op)) observed_->sample.modified(disk, virt);
-  if (!observed_) buffers_.add(slot, hull);
+  if (tracked) {
+    buffers_.add(slot, hull);
+  } else {
+    ++untracked_;
+  }
   enlist(slot);
   record(slot, &context, above);
   return slot;
@@ -143,7 +149,7 @@ void Correlator::completed(sm_request* above, DiskKey disk, uint64_t word) {
   std::lock_guard lock(map_.mutex());
   --disks_[disk].inside;
   if (word == kKnownRead) return completedKnownRead(above, disk);
-  if (observed_) map_.feed();
+  if (observed_) map_.feed(false);
   if (word == kBlind) {
     --blindAbove_;
     --disks_[disk].blind;
@@ -169,7 +175,11 @@ void Correlator::completed(sm_request* above, DiskKey disk, uint64_t word) {
     --recorded_;
   }
   if (!context.virt.empty()) untrack(&context);
-  if (!observed_) buffers_.remove(slot);
+  if (context.tracked) {
+    buffers_.remove(slot);
+  } else {
+    --untracked_;
+  }
   if (!context.adrift) delist(slot);
   context.live = false;
   contexts_.give(slot);

@@ -111,7 +111,7 @@ void Correlator::compose(uint32_t slot, const Observed::Trail& trail) {
     if (!layPieces()) return;
   }
   if (seen.counters.unordered == unordered) ++seen.counters.composed;
-  if (seen.sample.wanted) keepSample(slot);
+  if (seen.sample.wanted > 0) keepSample(slot);
   if (seen.halfAge != 0) freshnessOf(context.disk).confirm(context.virt, halfNow());
 }
 
@@ -121,7 +121,6 @@ void Correlator::keepSample(uint32_t slot) {
   Sample& sample = observed_->sample;
   const Observed::Chain& down = observed_->chains[context.disk];
   if (!context.taints.empty() || context.sharedBuffer || context.iovCount == 0) return;
-  if (overlapsItself(context.iov, context.iovCount) || sharesBuffer(slot)) return;
   uint64_t length = std::min(Sample::kMost, context.iov[0].iov_len);
   sample.places.clear();
   for (size_t level = 0; level < down.trusted; ++level) {
@@ -140,19 +139,8 @@ void Correlator::keepSample(uint32_t slot) {
   sample.disk = context.disk;
   sample.virt = {context.virt.begin, context.virt.begin + length};
   sample.taken = true;
-  sample.wanted = false;
+  sample.wanted = 0;
   ++sample.number;
-}
-
-// Whether another request that is in flight has memory in common with this one; who reads into what is being written
-// has lost a sample, and no more.
-bool Correlator::sharesBuffer(uint32_t slot) const {
-  const Context& context = contexts_[slot];
-  for (uint32_t i = 0; i < contexts_.made(); ++i) {
-    const Context& other = contexts_[i];
-    if (i != slot && other.live && overlap(context.iov, context.iovCount, other.iov, other.iovCount)) return true;
-  }
-  return false;
 }
 
 // Sorts what started by its place. Whether no byte did twice: a read of a hole that was begun again has the right

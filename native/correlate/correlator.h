@@ -210,7 +210,7 @@ class Correlator {
   void completedKnownRead(sm_request* above, DiskKey disk);
   void countKnownBytes(DiskKey disk, uint64_t bytes);
   bool expect(Context* context);
-  bool endExpectations(Context* context);
+  bool endExpectations(Context* context, bool succeeded);
   bool isExpected(const BlockIo& io);
   void tellKernel(Observed::Expectation* expected);
   bool beganUntold(const Observed::Expectation& expected) const;
@@ -218,6 +218,7 @@ class Correlator {
   void settlePredicted(uint32_t slot, bool succeeded);
 
   // observed.cc
+  static uint64_t clockNow();
   void mustBeQuiet();
   void taintByStrays(Evidence* evidence);
   void taintByExpected(Evidence* evidence);
@@ -233,7 +234,6 @@ class Correlator {
   void settleObserved(uint32_t slot, bool succeeded);
   void compose(uint32_t slot, const Observed::Trail& trail);
   void keepSample(uint32_t slot);
-  bool sharesBuffer(uint32_t slot) const;
   bool startedOnce();
   bool issuedAsStarted(const Observed::Trail& trail, DeviceKey device);
   bool issuedInOrder(const Context& context, const Observed::Trail& trail, DeviceKey device);
@@ -275,6 +275,7 @@ class Correlator {
   std::vector<Watched> disks_;
   uint32_t recorded_ = 0;    // contexts bound now
   uint64_t blindAbove_ = 0;  // requests above in flight without a slot
+  uint64_t untracked_ = 0;   // of the others, those whose buffers are not among the live ones
   uint64_t shadowRoom_;
   bool learning_ = false, settling_ = false, lostBefore_ = false;
   bool unsettled_ = false;  // a disk or device is not settled

@@ -61,6 +61,7 @@ struct Context {
   bool learns = false;        // submitted after learning had begun
   bool lostEvidence = false;  // a child for which there was no room
   bool sharedBuffer = false;  // its buffer overlapped another live request's, or itself
+  bool tracked = false;       // its buffer is among the live ones
   bool aliased = false;       // its buffer has some memory twice: an address does not tell the position
   bool predicted = false;     // it goes without a tag to where the map says (predict.cc)
   bool confirmed = false;     // and the map is right

@@ -57,7 +57,7 @@ bool Correlator::awaitsQuiet(DeviceKey device) const {
 bool Correlator::takeSample(Sample* out) {
   Sample& sample = observed_->sample;
   if (!sample.taken) {
-    sample.wanted = true;
+    sample.wanted = Sample::kWindow;
     return false;
   }
   *out = sample;
@@ -80,11 +80,16 @@ void Correlator::distrust(DiskKey disk, size_t level) {
   }
 }
 
+// Of records; not the stack's, which may be that of the last batch. ns.
+uint64_t Correlator::clockNow() {
+  timespec clock;
+  clock_gettime(CLOCK_MONOTONIC, &clock);
+  return uint64_t(clock.tv_sec) * 1'000'000'000 + uint64_t(clock.tv_nsec);
+}
+
 // What has not been told may be in flight still.
 void Correlator::mustBeQuiet() {
-  timespec clock;  // not the stack's, which may be that of the last batch
-  clock_gettime(CLOCK_MONOTONIC, &clock);
-  const uint64_t since = uint64_t(clock.tv_sec) * 1'000'000'000 + uint64_t(clock.tv_nsec);
+  const uint64_t since = clockNow();
   observed_->sample.taken = false;
   for (DeviceState& device : devices_) {
     if (!device.watched || !device.observed) continue;

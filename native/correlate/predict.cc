@@ -85,10 +85,12 @@ bool Correlator::predict(Context* context, sm_request* above) {
 bool Correlator::predictRead(sm_request* above, DiskKey disk) {
   if (above->op != SM_OP_READ || above->ioprio != 0 || !knowsPlaces(disk, rangeOf(above))) return false;
   above->ioprio = hints_->knownPriority();
+  ++untracked_;
   return true;
 }
 
 void Correlator::completedKnownRead(sm_request* above, DiskKey disk) {
+  --untracked_;
   above->ioprio = 0;
   ++observed_->counters.predicted;
   countKnownBytes(disk, above->length);
@@ -113,7 +115,7 @@ bool Correlator::expect(Context* context) {
     seen.expected[device].overlapping(phys, met);
     const uint32_t number = meets ? kNoSlot : seen.expectations.take();
     if (number == kNoSlot) {
-      endExpectations(context);
+      endExpectations(context, false);
       return false;
     }
     Observed::Expectation& expected = seen.expectations[number];
@@ -148,23 +150,28 @@ bool Correlator::beganUntold(const Observed::Expectation& expected) const {
   return expected.slot && std::atomic_ref(*expected.slot).load(std::memory_order_acquire) != expected.word;
 }
 
-// Whether all that was expected came, and nothing else could have been it.
-bool Correlator::endExpectations(Context* context) {
+// Whether all that was expected came, and nothing else could have been it. What failed may never have begun: what came
+// then is another's, and may be in flight still.
+bool Correlator::endExpectations(Context* context, bool succeeded) {
   Observed& seen = *observed_;
-  bool all = true;
+  bool all = succeeded;
   for (uint32_t number = context->firstExpectation; number != kNoSlot;) {
     const Observed::Expectation& expected = seen.expectations[number];
+    const DeviceKey device = expected.device;
+    const Range phys = expected.phys;
     uint64_t came = expected.seen;
     if (expected.slot && std::atomic_ref(*expected.slot).exchange(0, std::memory_order_acq_rel) != expected.word) {
-      came += expected.phys.length();
-      devices_[expected.device].ledger->fates[static_cast<int>(Fate::kAttributed)].add(expected.phys.length(), 0);
+      came += phys.length();
+      devices_[device].ledger->fates[static_cast<int>(Fate::kAttributed)].add(phys.length(), 0);
     }
-    seen.expected[expected.device].remove(
+    all &= came == phys.length() && !expected.doubted;
+    seen.expected[device].remove(
         expected.position, [&](uint32_t moved, uint32_t position) { seen.expectations[moved].position = position; });
-    all &= came == expected.phys.length() && !expected.doubted;
     const uint32_t next = expected.next;
     seen.expectations.give(number);
     number = next;
+    if (!succeeded && came > 0) [[unlikely]]
+      tookPlace({.op = SM_OP_WRITE, .device = device, .phys = phys, .time = clockNow()});
   }
   context->firstExpectation = kNoSlot;
   return all;
@@ -211,10 +218,10 @@ void Correlator::doubtExpected(DeviceKey device, Range phys) {
 void Correlator::settlePredicted(uint32_t slot, bool succeeded) {
   Observed& seen = *observed_;
   Context& context = contexts_[slot];
-  const bool all = endExpectations(&context);
+  const bool all = endExpectations(&context, succeeded);
   ++(all ? seen.counters.predicted : seen.counters.astray);
   if (context.op == SM_OP_WRITE) {
-    context.confirmed = all && succeeded && context.taints.empty();
+    context.confirmed = all && context.taints.empty();
   } else {
     countKnownBytes(context.disk, context.virt.length());
   }

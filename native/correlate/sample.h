@@ -17,13 +17,22 @@ namespace sm {
 struct Sample {
   static constexpr uint64_t kMost = 4096;  // bytes
 
-  bool wanted = false, taken = false;
+  static constexpr uint32_t kWindow = 1024;  // requests among which one is looked for at a time
+
+  uint32_t wanted = 0;  // so many of them are left
+  bool taken = false;
   uint64_t number = 0;  // of the sample
   DiskKey disk = kNoKey;
   Range virt;
   std::vector<Place> places;  // top first
   std::array<std::byte, kMost> bytes;
 
+  // Whether the next request may be it.
+  bool wants() {
+    if (wanted == 0) return false;
+    --wanted;
+    return true;
+  }
   void modified(DiskKey by, Range range) {
     if (taken && by == disk && !intersect(range, virt).empty()) taken = false;
   }

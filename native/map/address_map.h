@@ -90,10 +90,10 @@ class AddressMap {
 
   // What has happened, but was not told yet, is told by `feed`, under the lock, before a question is answered:
   // `ledger`, one to the ledger. Null: nobody has anything to tell. Locked.
-  void feedFrom(void (*feed)(void* context, bool ledger), void* context) { feed_ = feed, feedContext_ = context; }
-  void feed(bool ledger = false) const {
+  void feedFrom(void (*feed)(void* context, bool asked), void* context) { feed_ = feed, feedContext_ = context; }
+  void feed(bool asked) const {
     if (feed_) [[unlikely]]
-      feed_(feedContext_, ledger);
+      feed_(feedContext_, asked);
   }
 
   DeviceLedger deviceLedger(DeviceKey device) const;

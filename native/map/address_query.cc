@@ -126,7 +126,7 @@ VirtualExtent AddressMap::describe(DiskKey disk, Range virt) const {
 // Appends the answer for a first part of `virt`; returns where it ends.
 uint64_t AddressMap::locateChunk(DiskKey disk, Range virt, std::vector<VirtualExtent>* out) const {
   std::lock_guard lock(mutex_);
-  feed();
+  feed(true);
   for (const auto& layer : disks_[disk]->layers) virt.end = layer.nthBegin(virt.begin, kChunk, virt.end);
   std::vector<uint64_t> cuts;
   cutsOf(disk, virt, &cuts);
@@ -157,7 +157,7 @@ std::vector<VirtualExtent> AddressMap::extents(DiskKey disk, uint64_t offset, si
 
 uint64_t AddressMap::ownersChunk(DeviceKey device, Range phys, std::vector<PhysicalExtent>* out) const {
   std::lock_guard lock(mutex_);
-  feed();
+  feed(true);
   for (const auto& layer : devices_[device]->layers) phys.end = layer.nthBegin(phys.begin, kChunk, phys.end);
   size_t first = out->size();
   std::vector<uint64_t> cuts;

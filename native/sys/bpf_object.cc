@@ -26,6 +26,10 @@ constexpr const char* kTypes = "/sys/kernel/btf/vmlinux";
 
 #define SM_BPF_FUNCTIONS(each)            \
   each(bpf_link__destroy);                \
+  each(bpf_map__set_max_entries);         \
+  each(bpf_map__value_size);              \
+  each(bpf_map_create);                   \
+  each(bpf_map_update_elem);              \
   each(bpf_map__fd);                      \
   each(bpf_object__close);                \
   each(bpf_object__find_map_by_name);     \
@@ -36,6 +40,7 @@ constexpr const char* kTypes = "/sys/kernel/btf/vmlinux";
   each(bpf_program__attach);              \
   each(bpf_program__fd);                  \
   each(libbpf_set_print);                 \
+  each(ring_buffer__add);                 \
   each(ring_buffer__consume);             \
   each(ring_buffer__epoll_fd);            \
   each(ring_buffer__free);                \
@@ -60,8 +65,6 @@ struct Library {
 #define SM_BPF_FIND(name) find(name, #name)
     SM_BPF_FUNCTIONS(SM_BPF_FIND);
 #undef SM_BPF_FIND
-    // It prints what it thinks of each object; what is of use to a user is in the errors here.
-    if (why.empty()) libbpf_set_print(nullptr);
   }
   static const Library& get() {
     static const Library library;  // stays loaded
@@ -86,25 +89,55 @@ std::string refusal(const char* what, int error) {
 struct BpfObject::State {
   bpf_object* object = nullptr;
   std::vector<bpf_link*> links;
-  std::vector<int> programs;  // that run
-  ring_buffer* ring = nullptr;
+  std::vector<int> programs;     // that run
+  ring_buffer* rings = nullptr;  // the reader of all
+  std::vector<int> ringMaps;
   void* memory = nullptr;
   size_t memoryBytes = 0;
   int wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   void (*told)(void*, const void*, size_t) = nullptr;
   void* context = nullptr;
 
+  int makeRings(const char* name, uint32_t bytes);
+
   ~State() {
     const Library& bpf = Library::get();
     for (bpf_link* link : links) bpf.bpf_link__destroy(link);
-    if (ring) bpf.ring_buffer__free(ring);
+    if (rings) bpf.ring_buffer__free(rings);
+    for (const int map : ringMaps) close(map);
     if (memory) munmap(memory, memoryBytes);
     if (object) bpf.bpf_object__close(object);
     if (wake >= 0) close(wake);
   }
 };
 
-int BpfObject::open(std::span<const std::byte> elf, std::unique_ptr<BpfObject>* out, std::string* why) {
+// Of CPUs that are not online as well: they may come.
+int BpfObject::State::makeRings(const char* name, uint32_t bytes) {
+  const Library& bpf = Library::get();
+  const int outer = bpf.bpf_map__fd(bpf.bpf_object__find_map_by_name(object, name));
+  const auto read = [](void* self, void* record, size_t length) {
+    const auto* state = static_cast<State*>(self);
+    state->told(state->context, record, length);
+    return 0;
+  };
+  const long cpus = sysconf(_SC_NPROCESSORS_CONF);
+  for (uint32_t cpu = 0; cpu < cpus; ++cpu) {
+    const int map = bpf.bpf_map_create(BPF_MAP_TYPE_RINGBUF, nullptr, 0, 0, bytes, nullptr);
+    if (map < 0) return -errno;
+    ringMaps.push_back(map);
+    if (bpf.bpf_map_update_elem(outer, &cpu, &map, BPF_ANY) != 0) return -errno;
+    if (!rings) {
+      rings = bpf.ring_buffer__new(map, read, this, nullptr);
+      if (!rings) return -errno;
+    } else if (const int error = bpf.ring_buffer__add(rings, map, read, this)) {
+      return error;
+    }
+  }
+  return 0;
+}
+
+int BpfObject::open(std::span<const std::byte> elf, const char* rings, uint32_t bytes, std::unique_ptr<BpfObject>* out,
+                    std::string* why) {
   const Library& bpf = Library::get();
   if (!bpf.why.empty()) {
     *why = bpf.why;
@@ -115,13 +148,23 @@ int BpfObject::open(std::span<const std::byte> elf, std::unique_ptr<BpfObject>* 
     return -ENOSYS;
   }
   auto state = std::make_unique<State>();
+  // It prints what it thinks of each object; what is of use to a user is in the errors here.
+  const libbpf_print_fn_t print = bpf.libbpf_set_print(nullptr);
   state->object = bpf.bpf_object__open_mem(elf.data(), elf.size(), nullptr);
-  if (!state->object) {
-    *why = refusal("a program for the kernel", errno);
-    return -errno;
+  int error = state->object ? 0 : -errno;
+  if (error == 0) {
+    const auto cpus = static_cast<uint32_t>(sysconf(_SC_NPROCESSORS_CONF));
+    bpf.bpf_map__set_max_entries(bpf.bpf_object__find_map_by_name(state->object, rings), cpus);
+    error = bpf.bpf_object__load(state->object);
   }
-  if (const int error = bpf.bpf_object__load(state->object)) {
+  bpf.libbpf_set_print(print);
+  if (error != 0) {
     *why = refusal("the kernel does not take a program", -error);
+    return error;
+  }
+  error = state->makeRings(rings, bytes);
+  if (error != 0) {
+    *why = refusal("the rings of a program", -error);
     return error;
   }
   out->reset(new BpfObject(std::move(state)));
@@ -136,7 +179,11 @@ void* BpfObject::memory(size_t bytes, std::string* why) {
   const bpf_map* map = bpf.bpf_object__find_map_by_name(state_->object, ".bss");
   const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   const size_t whole = (bytes + page - 1) / page * page;
-  void* memory = mmap(nullptr, whole, PROT_READ | PROT_WRITE, MAP_SHARED, map ? bpf.bpf_map__fd(map) : -1, 0);
+  if (!map || bpf.bpf_map__value_size(map) != bytes) {
+    *why = "a program's memory is not what it was built for";
+    return nullptr;
+  }
+  void* memory = mmap(nullptr, whole, PROT_READ | PROT_WRITE, MAP_SHARED, bpf.bpf_map__fd(map), 0);
   if (memory == MAP_FAILED) {
     *why = refusal("mmap of a program's memory", errno);
     return nullptr;
@@ -146,23 +193,9 @@ void* BpfObject::memory(size_t bytes, std::string* why) {
   return memory;
 }
 
-int BpfObject::ring(const char* name, void (*told)(void*, const void*, size_t), void* context, std::string* why) {
-  const Library& bpf = Library::get();
-  const bpf_map* map = bpf.bpf_object__find_map_by_name(state_->object, name);
+void BpfObject::tell(void (*told)(void*, const void*, size_t), void* context) {
   state_->told = told;
   state_->context = context;
-  state_->ring = bpf.ring_buffer__new(
-      map ? bpf.bpf_map__fd(map) : -1,
-      [](void* self, void* record, size_t bytes) {
-        const auto* state = static_cast<State*>(self);
-        state->told(state->context, record, bytes);
-        return 0;
-      },
-      state_.get(), nullptr);
-  if (state_->ring) return 0;
-  const int error = errno;
-  *why = refusal("the ring of a program", error);
-  return -error;
 }
 
 int BpfObject::attach(const char* name, std::string* why) {
@@ -189,10 +222,10 @@ uint64_t BpfObject::missed() const {
   return sum;
 }
 
-void BpfObject::consume() { Library::get().ring_buffer__consume(state_->ring); }
+void BpfObject::consume() { Library::get().ring_buffer__consume(state_->rings); }
 
 void BpfObject::wait(int timeout) {
-  pollfd files[] = {{Library::get().ring_buffer__epoll_fd(state_->ring), POLLIN, 0}, {state_->wake, POLLIN, 0}};
+  pollfd files[] = {{Library::get().ring_buffer__epoll_fd(state_->rings), POLLIN, 0}, {state_->wake, POLLIN, 0}};
   if (poll(files, 2, timeout) <= 0 || !(files[1].revents & POLLIN)) return;
   uint64_t count;
   [[maybe_unused]] const ssize_t got = ::read(state_->wake, &count, sizeof count);
@@ -208,12 +241,12 @@ void BpfObject::wake() {
 struct BpfObject::State {};
 BpfObject::~BpfObject() = default;
 
-int BpfObject::open(std::span<const std::byte>, std::unique_ptr<BpfObject>*, std::string* why) {
+int BpfObject::open(std::span<const std::byte>, const char*, uint32_t, std::unique_ptr<BpfObject>*, std::string* why) {
   *why = "this addon was built without libbpf; install its header (Debian: apt-get install libbpf-dev) and build again";
   return -ENOSYS;
 }
 void* BpfObject::memory(size_t, std::string*) { return nullptr; }
-int BpfObject::ring(const char*, void (*)(void*, const void*, size_t), void*, std::string*) { return -ENOSYS; }
+void BpfObject::tell(void (*)(void*, const void*, size_t), void*) {}
 int BpfObject::attach(const char*, std::string*) { return -ENOSYS; }
 uint64_t BpfObject::missed() const { return 0; }
 void BpfObject::consume() {}

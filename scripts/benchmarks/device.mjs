@@ -7,8 +7,8 @@ import { emptyFile, folderInMemory, isInstalled, machineCpu, options, ownCpu, Re
 const MiB = 2 ** 20;
 const DISK = 256 * MiB;
 const { quick, only, json } = options();
-const seconds = quick ? 0.2 : 1.5;
-const report = new Report('device', quick ? 3 : 7, only);
+const seconds = quick ? 0.2 : 1;
+const report = new Report('device', quick ? 2 : 7, only);
 
 const folder = folderInMemory();
 const root = process.geteuid() === 0;
@@ -34,7 +34,7 @@ await runWorkload(disk, fill);
 
 function fio(pattern, depth) {
   const busy = machineCpu();
-  const { operations, ns, cpu } = runFio(pattern, Math.max(1, seconds), {
+  const { operations, ns, cpu } = runFio(pattern, seconds, {
     filename: theirs.path,
     size: DISK,
     direct: 1,

@@ -6,7 +6,7 @@ import { short, wordsOf } from './harness.mjs';
 import { plot } from './plot.mjs';
 
 const [folder, file] = process.argv.slice(2);
-const NAMES = ['native', 'contexts', 'map', 'device', 'nbd', 'js'];
+const NAMES = ['native', 'contexts', 'map', 'device', 'nbd', 'kernel', 'js'];
 
 function goalOf(goal, median) {
   if (goal === undefined) return '';

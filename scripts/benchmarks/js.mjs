@@ -5,7 +5,7 @@ import { emptyFile, folderInMemory, options, ownCpu, Report } from './harness.mj
 
 const MiB = 2 ** 20;
 const { quick, only, json } = options();
-const report = new Report('js', quick ? 3 : 7, only);
+const report = new Report('js', quick ? 2 : 7, only);
 const folder = folderInMemory();
 const root = process.geteuid() === 0;
 const now = () => Number(process.hrtime.bigint());

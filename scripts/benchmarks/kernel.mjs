@@ -10,8 +10,8 @@ import { emptyFile, folderInMemory, machineCpu, options, ownCpu, Report } from '
 const MiB = 2 ** 20;
 const DISK = 256 * MiB;
 const { quick, only, json } = options();
-const seconds = quick ? 0.2 : 1.5;
-const report = new Report('kernel', quick ? 3 : 7, only);
+const seconds = quick ? 0.2 : 1;
+const report = new Report('kernel', quick ? 2 : 7, only);
 const fill = { pattern: 'write', blockSize: MiB, operations: DISK / MiB };
 const measures = [
   { name: 'IOPS', unit: 'IOPS' },

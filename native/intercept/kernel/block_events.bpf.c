@@ -64,9 +64,16 @@ enum req_op {
 enum { OP_READ = 1, OP_WRITE, OP_FLUSH, OP_DISCARD, OP_WRITE_ZEROES };
 enum { START, BACK_MERGE, FRONT_MERGE, ISSUE, QUEUE };
 
-struct {
+/* A ring for each CPU: what one CPU has begun to write must not hide what another has written. */
+struct ring {
   __uint(type, BPF_MAP_TYPE_RINGBUF);
   __uint(max_entries, SM_BLOCK_RING);
+};
+struct {
+  __uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+  __uint(max_entries, 1); /* as many as there are CPUs */
+  __type(key, unsigned);
+  __array(values, struct ring);
 } events SEC(".maps");
 
 struct sm_block_memory memory;
@@ -80,6 +87,13 @@ struct io {
 
 #define inlined static __attribute__((always_inline)) inline
 #define is(op, name) ((op) == bpf_core_enum_value(enum req_op, REQ_OP_##name))
+
+/* The place, bounded where the verifier sees it, which the compiler would leave out. */
+inlined unsigned place_of(const struct io* io) {
+  unsigned place = (unsigned)io->device;
+  asm volatile("" : "+r"(place));
+  return place & (SM_BLOCK_DEVICES - 1);
+}
 
 inlined unsigned operation(unsigned flags) { return flags & 0xff; /* REQ_OP_MASK */ }
 
@@ -128,7 +142,10 @@ inlined unsigned char op_of(unsigned flags) {
 }
 
 inlined int tell(unsigned char kind, const struct io* io) {
-  struct sm_block_event* event = bpf_ringbuf_reserve(&events, sizeof *event, 0);
+  unsigned cpu = bpf_get_smp_processor_id();
+  void* ring = bpf_map_lookup_elem(&events, &cpu);
+  if (!ring) return 0; /* there is one for each CPU */
+  struct sm_block_event* event = bpf_ringbuf_reserve(ring, sizeof *event, 0);
   if (!event) {
     __sync_fetch_and_add(&memory.lost, 1);
     return 0;
@@ -136,14 +153,14 @@ inlined int tell(unsigned char kind, const struct io* io) {
   event->time = bpf_ktime_get_ns();
   event->sector = io->sector;
   event->bytes = io->bytes;
-  event->device = memory.device[io->device & (SM_BLOCK_DEVICES - 1)].name;
+  event->device = memory.device[place_of(io)].name;
   event->thread = (unsigned)bpf_get_current_pid_tgid();
   event->priority = io->priority;
   event->kind = kind;
   event->op = op_of(io->flags);
   /* Nobody waits for a record; but the ring must be emptied in time. */
-  bpf_ringbuf_submit(event, bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > SM_BLOCK_RING / 2 ? BPF_RB_FORCE_WAKEUP
-                                                                                              : BPF_RB_NO_WAKEUP);
+  int full = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) > SM_BLOCK_RING / 2;
+  bpf_ringbuf_submit(event, full ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
   return 0;
 }
 
@@ -153,7 +170,7 @@ inlined int take(sm_expected_word* slot, sm_expected_word word) {
 }
 
 inlined int is_expected(const struct io* io) {
-  unsigned name = memory.device[io->device & (SM_BLOCK_DEVICES - 1)].name;
+  unsigned name = memory.device[place_of(io)].name;
   sm_expected_word word = sm_expected(name, io->sector, io->bytes >> 9);
   unsigned slot = sm_expected_slot(word) & (SM_EXPECTED_SLOTS - 1);
   return word != 0 && (take(&memory.expected[slot], word) || take(&memory.expected[slot ^ 1], word));
@@ -165,7 +182,7 @@ inlined int began(unsigned char kind, const struct io* io) {
   if (io->priority != memory.known || !(is(op, READ) || (is(op, WRITE) && is_expected(io)))) return tell(kind, io);
   if (kind == START) {
     unsigned cpu = bpf_get_smp_processor_id() & (SM_BLOCK_CPUS - 1);
-    ++memory.known_begun[cpu][io->device & (SM_BLOCK_DEVICES - 1)]; /* by this program alone, never within itself */
+    __sync_fetch_and_add(&memory.known_begun[cpu][place_of(io)], 1);
   }
   return 0;
 }

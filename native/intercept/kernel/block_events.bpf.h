@@ -3,7 +3,7 @@
 
 #include "correlate/expected_write.h"
 
-enum { SM_BLOCK_DEVICES = 16, SM_BLOCK_CPUS = 128, SM_BLOCK_RING = 4 << 20 };
+enum { SM_BLOCK_DEVICES = 16, SM_BLOCK_CPUS = 128, SM_BLOCK_RING = 512 << 10 };
 
 struct sm_block_event {
   unsigned long long time;   /* ns of CLOCK_MONOTONIC */

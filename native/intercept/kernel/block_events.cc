@@ -3,6 +3,7 @@
 #include <stratamap/request.h>
 #include <sys/sysmacros.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <utility>
@@ -14,7 +15,7 @@ namespace sm {
 
 namespace {
 
-constexpr unsigned char kProgram[] = {
+alignas(8) constexpr unsigned char kProgram[] = {
 #include "intercept/kernel/block_events.bpf.inc"
 };
 
@@ -40,16 +41,19 @@ int BlockEvents::open(uint16_t known, void (*told)(void*, const BlockIo&), void*
   std::unique_ptr<BlockEvents> events(new BlockEvents);
   events->told_ = told;
   events->context_ = context;
-  if (const int error = BpfObject::open(std::as_bytes(std::span(kProgram)), &events->object_, why)) return error;
+  if (const int error =
+          BpfObject::open(std::as_bytes(std::span(kProgram)), "events", SM_BLOCK_RING, &events->object_, why)) {
+    return error;
+  }
   events->memory_ = static_cast<sm_block_memory*>(events->object_->memory(sizeof(sm_block_memory), why));
   if (!events->memory_) return -ENOMEM;
   // No request has this one.
   events->memory_->known = known != 0 ? known : UINT32_MAX;
-  const auto record = [](void* self, const void* bytes, size_t length) {
-    const auto* to = static_cast<BlockEvents*>(self);
-    if (length == sizeof(sm_block_event)) to->told_(to->context_, decode(*static_cast<const sm_block_event*>(bytes)));
+  const auto take = [](void* self, const void* bytes, size_t length) {
+    auto& taken = static_cast<BlockEvents*>(self)->taken_;
+    if (length == sizeof(sm_block_event)) taken.push_back(decode(*static_cast<const sm_block_event*>(bytes)));
   };
-  if (const int error = events->object_->ring("events", record, events.get(), why)) return error;
+  events->object_->tell(take, events.get());
   for (const char* program : {"start", "back_merge", "front_merge"}) {
     if (const int error = events->object_->attach(program, why)) return error;
   }
@@ -57,13 +61,8 @@ int BlockEvents::open(uint16_t known, void (*told)(void*, const BlockIo&), void*
   return 0;
 }
 
-int BlockEvents::watch(dev_t disk, DeviceKey key, Wanted wanted, std::string* why) {
-  const uint32_t count = memory_->devices;
-  if (count == SM_BLOCK_DEVICES) {
-    *why = "one probe observes no more than " + std::to_string(count) + " devices";
-    return -ENOSPC;
-  }
-  // A program that runs costs all of the system's I/O some 30 ns.
+// A program that runs costs all of the system's I/O some 30 ns.
+int BlockEvents::want(Wanted wanted, std::string* why) {
   auto run = [&](bool wants, bool* runs, const char* program) {
     if (!wants || *runs) return 0;
     const int error = object_->attach(program, why);
@@ -71,7 +70,15 @@ int BlockEvents::watch(dev_t disk, DeviceKey key, Wanted wanted, std::string* wh
     return error;
   };
   if (const int error = run(wanted.issues, &running_.issues, "issue")) return error;
-  if (const int error = run(wanted.queuedDiscards, &running_.queuedDiscards, "queue")) return error;
+  return run(wanted.queuedDiscards, &running_.queuedDiscards, "queue");
+}
+
+int BlockEvents::watch(dev_t disk, DeviceKey key, std::string* why) {
+  const uint32_t count = memory_->devices;
+  if (count == SM_BLOCK_DEVICES) {
+    *why = "one probe observes no more than " + std::to_string(count) + " devices";
+    return -ENOSPC;
+  }
   memory_->device[count] = {major(disk) << 20 | minor(disk), key};  // include/linux/kdev_t.h
   std::atomic_ref(memory_->devices).store(count + 1, std::memory_order_release);
   return 0;
@@ -81,6 +88,11 @@ sm_expected_word* BlockEvents::expected() { return memory_->expected; }
 
 uint64_t BlockEvents::drain() {
   object_->consume();
+  if (!taken_.empty()) {
+    std::stable_sort(taken_.begin(), taken_.end(), [](const BlockIo& a, const BlockIo& b) { return a.time < b.time; });
+    for (const BlockIo& io : taken_) told_(context_, io);
+    taken_.clear();
+  }
   const uint64_t lost = shared(memory_->lost);
   return lost - std::exchange(lost_, lost);
 }

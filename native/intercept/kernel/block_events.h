@@ -1,9 +1,8 @@
-// What the kernel's block layer does, as a program of ours in the kernel tells it (block_events.bpf.c): one ring for
-// all CPUs, from which it is taken without a system call. What the map knows already is counted there, not told.
+// What the kernel's block layer does, as a program of ours in the kernel tells it (block_events.bpf.c): a ring for each
+// CPU, from which it is taken without a system call. What the map knows already is counted there, not told.
 //
 // Thread contract: open and watch from any thread; drain and the counts by one at a time (the owner serialises); wait
-// and wake from any thread. Invariant: what is told is in the order in which it was written, which for two CPUs may
-// differ from that of its times by what lies between two instructions.
+// and wake from any thread. Invariant: what one drain tells is in the order of time.
 #pragma once
 
 #include <sys/types.h>
@@ -12,6 +11,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "correlate/expected_write.h"
 #include "correlate/observed.h"
@@ -31,13 +31,15 @@ class BlockEvents {
                   std::unique_ptr<BlockEvents>* out, std::string* why);
   ~BlockEvents();
 
-  // Of this whole disk starts and merges are told from now on, with this key; and what else is asked for, of it and
-  // maybe of others. 0, or a negative errno; `why` then says what the system refuses.
+  // What else than starts and merges is told from now on, of all that is watched. 0, or a negative errno; `why` then
+  // says what the system refuses.
   struct Wanted {
     bool issues = false;
     bool queuedDiscards = false;  // each, also those that become one request
   };
-  int watch(dev_t disk, DeviceKey key, Wanted wanted, std::string* why);
+  int want(Wanted wanted, std::string* why);
+  // This whole disk is watched from now on, with this key. 0, or -ENOSPC: there are too many; `why` then says so.
+  int watch(dev_t disk, DeviceKey key, std::string* why);
   // Where writes that the map knows are expected (correlate/expected_write.h).
   sm_expected_word* expected();
 
@@ -48,7 +50,7 @@ class BlockEvents {
   // Of the known priority, how many requests began on a device that nobody was told of.
   uint64_t knownBegun(DeviceKey device) const;
 
-  // Waits until the ring is half full, or wake() was called, or `timeout` ms have passed.
+  // Waits until a ring is half full, or wake() was called, or `timeout` ms have passed.
   void wait(int timeout);
   void wake();
 
@@ -60,6 +62,7 @@ class BlockEvents {
 
   std::unique_ptr<BpfObject> object_;
   sm_block_memory* memory_ = nullptr;  // the object's; the kernel reads and writes it at the same time
+  std::vector<BlockIo> taken_;         // by a drain, before it is told
   Wanted running_;
   uint64_t lost_ = 0, missed_ = 0;
   void (*told_)(void*, const BlockIo&) = nullptr;

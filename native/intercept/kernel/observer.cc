@@ -48,9 +48,9 @@ int Observer::open(AddressMap& map, Correlator& correlator, const std::vector<ui
     std::lock_guard lock(map.mutex());
     correlator.expectThrough(observer->events_->expected());
     map.feedFrom(
-        [](void* context, bool ledger) {
+        [](void* context, bool asked) {
           static_cast<Observer*>(context)->drain();
-          if (ledger) static_cast<Observer*>(context)->countKnown();
+          if (asked) static_cast<Observer*>(context)->countKnown();
         },
         observer.get());
   }
@@ -66,10 +66,14 @@ void Observer::end() {
   events_->wake();
   tender_.join();
   std::lock_guard lock(map_.mutex());
+  drain();
+  countKnown();
   map_.feedFrom(nullptr, nullptr);
 }
 
 int Observer::observe(const BlockLevel& level, bool hasBeneath, DeviceKey* key, std::string* why) {
+  // The order of issues says what comes first beneath.
+  if (const int error = events_->want({hasBeneath, mergesDiscards(level.device)}, why)) return error;
   for (const Device& device : devices_) {
     if (device.level.device != level.device) continue;
     *key = device.key;
@@ -84,8 +88,7 @@ int Observer::observe(const BlockLevel& level, bool hasBeneath, DeviceKey* key, 
   int error;
   {
     std::lock_guard lock(map_.mutex());
-    // The order of issues says what comes first beneath.
-    error = events_->watch(level.device, *key, {hasBeneath, mergesDiscards(level.device)}, why);
+    error = events_->watch(level.device, *key, why);
     if (error == 0) devices_.push_back({level, *key});
   }
   if (error != 0) {

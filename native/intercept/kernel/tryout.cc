@@ -66,8 +66,8 @@ int tryKernel(std::string* why) {
   };
   std::unique_ptr<BlockEvents> events;
   if (const int error = BlockEvents::open(0, tell, &told, &events, why)) return error;
-  if (const int error = events->watch(deviceOf(upper.loop.path), 0, {}, why)) return error;
-  if (const int error = events->watch(deviceOf(lower.loop.path), 1, {}, why)) return error;
+  if (const int error = events->watch(deviceOf(upper.loop.path), 0, why)) return error;
+  if (const int error = events->watch(deviceOf(lower.loop.path), 1, why)) return error;
   const Block block = makeBlock();
   if (!readPlaces(upper.loop.path, {{0, kBlock}}, told.priority, block.get())) {
     *why =
