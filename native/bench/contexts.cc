@@ -156,8 +156,8 @@ void tellPages() {
 
 int main(int argc, char** argv) {
   const Arguments arguments("bench_contexts", argc, argv);
-  const uint64_t cycles = arguments.quick ? 1 << 18 : 1 << 20;
-  Report report("contexts", 7, arguments.only);
+  const uint64_t cycles = arguments.quick ? 1 << 16 : 1 << 18;
+  Report report("contexts", arguments.quick ? 2 : 7, arguments.only);
   Idler idler;
   tellPages();
   skipPeers(&report);
