@@ -73,6 +73,8 @@ class Correlator {
   // --- the point below where it is the kernel's: instead of issued and landed. Under the map's lock, of the devices
   // that are observed; every I/O of a request has happened before its completion is told.
   void happened(const BlockIo& io);
+  // The clock of these times, ns; not the stack's, which may be that of the last batch.
+  static uint64_t clockNow();
   // Nothing that modifies the device and began before `time` (ns of CLOCK_MONOTONIC) is in flight any more.
   void quiet(DeviceKey device, uint64_t time);
   // Whether something waits for that.
@@ -218,7 +220,6 @@ class Correlator {
   void settlePredicted(uint32_t slot, bool succeeded);
 
   // observed.cc
-  static uint64_t clockNow();
   void mustBeQuiet();
   void taintByStrays(Evidence* evidence);
   void taintByExpected(Evidence* evidence);

@@ -80,7 +80,6 @@ void Correlator::distrust(DiskKey disk, size_t level) {
   }
 }
 
-// Of records; not the stack's, which may be that of the last batch. ns.
 uint64_t Correlator::clockNow() {
   timespec clock;
   clock_gettime(CLOCK_MONOTONIC, &clock);

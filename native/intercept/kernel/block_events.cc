@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <span>
 #include <utility>
 
 #include "intercept/kernel/block_events.bpf.h"

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <ctime>
 #include <filesystem>
 #include <mutex>
 #include <utility>
@@ -17,12 +16,6 @@ constexpr int kSoon = 10, kLater = 200;      // ms between two looks
 constexpr uint64_t kSampling = 500'000'000;  // ns from one sample to the next
 // How long a request may be on its way from being told to being counted as in flight, ns.
 constexpr uint64_t kMargin = 50'000'000;
-
-uint64_t clockNow() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return uint64_t(now.tv_sec) * 1'000'000'000 + uint64_t(now.tv_nsec);
-}
 
 }  // namespace
 
@@ -94,7 +87,7 @@ int Observer::observe(const BlockLevel& level, bool hasBeneath, DeviceKey* key, 
   if (error != 0) {
     correlator_.unwatchDevice(*key);
   } else {
-    correlator_.observeDevice(*key, clockNow());
+    correlator_.observeDevice(*key, Correlator::clockNow());
   }
   return error;
 }
@@ -164,7 +157,7 @@ void Observer::lookForQuiet() {
     }
   }
   for (const Device& device : waiting) {
-    const uint64_t time = clockNow();
+    const uint64_t time = Correlator::clockNow();
     uint64_t requests = 0;
     const bool idle = requestsInFlight(device.level.device, &requests) && requests == 0;
     const uint64_t margin = idle ? kMargin : 2 * requestTimeout(device.level.device);
@@ -182,13 +175,13 @@ void Observer::tend() {
     events_->wait(soon ? kSoon : kLater);
     if (ending_) break;
     lookForQuiet();
-    if (const uint64_t time = clockNow(); time - sampled > kSampling) {
+    if (const uint64_t time = Correlator::clockNow(); time - sampled > kSampling) {
       compareSample();
       sampled = time;
     }
     std::lock_guard lock(map_.mutex());
     drain();
-    if (events_->missed() > 0) correlator_.lostLocked();
+    countKnown();
     soon = std::any_of(devices_.begin(), devices_.end(),
                        [this](const Device& device) { return correlator_.awaitsQuiet(device.key); });
   }

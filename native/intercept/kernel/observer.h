@@ -1,11 +1,11 @@
 // The block layer's observer: what stands in for the probe's interposers where the stack is the kernel's. It takes
-// records out of the ring, under the map's lock and wherever somebody needs to know what has happened (a
-// completion, a question to the map), and tells the correlator. A thread of its own empties rings that nobody else
-// does, and sees when a device is quiet.
+// records out of the rings, under the map's lock and wherever somebody needs to know what has happened (a completion, a
+// question to the map), and tells the correlator. A thread of its own empties rings that nobody else does, and sees
+// when a device is quiet.
 //
 // Thread contract: open, watch, end and ~Observer from any thread that is not an I/O thread, one at a time, without
-// the map's lock. Invariants: `devices_` and the ring are used under the map's lock alone; what is told is in the
-// order in which it was written.
+// the map's lock. Invariants: `devices_` and the rings are used under the map's lock alone; what is told at once is in
+// the order of time.
 #pragma once
 
 #include <atomic>
