@@ -1,11 +1,15 @@
 // What `probe.completions()` gives: an iterator over batches, subscribed from that call on until its consumer ends it,
 // the probe is detached, or nobody can reach it any more.
+import { setTimeout as delay } from 'node:timers/promises';
 import { CompletionBatch } from './completions.js';
 import type { Names } from './map.js';
 import { native, type ProbeHandle } from './native.js';
 
 /** Words of one batch at most: above the longest record. */
 const BATCH_WORDS = 65536;
+/** While completions come, a consumer that has taken all of them looks again after so many ms, and asks to be woken only
+ * where it finds none: being woken for each would cost the I/O thread more than the I/O. */
+const GATHER = 1;
 
 /** A consumer's place at a probe. It does not know the consumer, who may so be found to be garbage. */
 export class Subscription {
@@ -39,6 +43,7 @@ export class Completions implements AsyncIterableIterator<CompletionBatch> {
   readonly #detached: () => boolean;
   readonly #words = new Float64Array(BATCH_WORDS);
   readonly #batch: CompletionBatch;
+  #flowing = false;
   #last: Promise<Result | undefined> = Promise.resolve(undefined);
 
   /** @internal */
@@ -77,10 +82,17 @@ export class Completions implements AsyncIterableIterator<CompletionBatch> {
       const count = native.probeDrain(handle, this.#words);
       if (count > 0) {
         CompletionBatch.fill(this.#batch, count);
+        this.#flowing = true;
         return { done: false, value: this.#batch };
       }
-      if (last) this.#end();
-      else await native.probeWait(handle);
+      if (last) {
+        this.#end();
+      } else if (this.#flowing) {
+        this.#flowing = false;
+        await delay(GATHER);
+      } else {
+        await native.probeWait(handle);
+      }
     }
     return { done: true, value: undefined };
   }

@@ -152,10 +152,11 @@ class Probe extends Handle {
   }
 
   /**
-   * What the disks complete from this call on, in batches. A batch and its cursor are reused: they hold until the next
-   * batch is asked for. Ends when the probe is detached and everything has been taken. Completions that are not taken in
-   * time are dropped, and counted in `stats.eventsDropped`. One consumer at a time: it makes room for the next when it
-   * leaves its `for await`, or calls `return`.
+   * What the disks complete from this call on, in batches, at the pace of their consumer, but at least a millisecond of
+   * them while they come. A batch and its cursor are reused: they hold until the next batch is asked for. Ends when the
+   * probe is detached and everything has been taken. Completions that are not taken in time are dropped, and counted in
+   * `stats.eventsDropped`. One consumer at a time: it makes room for the next when it leaves its `for await`, or calls
+   * `return`.
    */
   completions(options: CompletionOptions = {}): Completions {
     this.use();

@@ -1,6 +1,8 @@
 // The whole path on a loop device over memory (without root: on a file there), beside fio's io_uring engine on the same
 // device, with registered files and buffers. The virtual disk is one of an `extent` volume, all of it written before.
-import { appendFileSync, truncateSync } from 'node:fs';
+import { appendFileSync, truncateSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { attachLoop, openHost, openMap, runWorkload } from 'stratamap';
 import { emptyFile, folderInMemory, isInstalled, machineCpu, options, ownCpu, Report, runFio } from './harness.mjs';
 
@@ -18,7 +20,10 @@ async function device(name, bytes) {
   truncateSync(file, 0);
   const part = Buffer.alloc(MiB, 1);
   for (let at = 0; at < bytes; at += MiB) appendFileSync(file, part);
-  return root ? await attachLoop(file, { directIo: true, autoclear: true }) : { path: file, detach() {} };
+  if (!root) return { path: file, detach() {} };
+  const loop = await attachLoop(file, { directIo: true, autoclear: true });
+  writeFileSync(`/sys/block/${path.basename(loop.path)}/queue/scheduler`, 'none'); // what another left there stays
+  return loop;
 }
 const ours = await device('ours', 2 * DISK);
 const theirs = await device('theirs', DISK);
@@ -54,6 +59,9 @@ function fio(pattern, depth) {
 }
 
 async function stratamap(pattern, queueDepth, seed) {
+  // From rest, as fio's process: at depth 1 the kernel's scheduler goes on as it began for seconds, with all on one CPU, or
+  // with wake-ups between two of them, which takes three times as long.
+  await delay(200);
   const busy = machineCpu();
   const own = ownCpu();
   const { operations, elapsed } = await runWorkload(disk, { pattern, queueDepth, seconds, seed: seed + 1 });
