@@ -45,14 +45,20 @@ bool continues(const Mapping& all, const Mapping& next) {
 }  // namespace
 
 void AddressMap::fetchForward(std::span<const Mapping> some, bool change) const {
-  for (int layer = 0; layer < kLayers; ++layer) {
+  const bool upper = std::any_of(some.begin(), some.end(), [&](const Mapping& each) {
+    return each.disk != kNoKey && !disks_[each.disk]->layers.upperEmpty();
+  });
+  for (int layer = 0; layer < (upper ? kLayers : 1); ++layer) {
     auto layerOf = [&](size_t k) { return some[k].disk != kNoKey ? &disks_[some[k].disk]->layers[layer] : nullptr; };
     fetch<Forward>(some.size(), change, layerOf, [&](size_t k) { return some[k].virt.begin; });
   }
 }
 
 void AddressMap::fetchReverse(std::span<const Place> places, int layer, bool change) const {
-  for (; layer < kLayers; ++layer) {
+  const bool upper = std::any_of(places.begin(), places.end(), [&](Place place) {
+    return place.device != kNoKey && !devices_[place.device]->layers.upperEmpty();
+  });
+  for (; layer < (upper ? kLayers : 1); ++layer) {
     auto layerOf = [&](size_t k) {
       return places[k].device != kNoKey ? &devices_[places[k].device]->layers[layer] : nullptr;
     };
@@ -110,8 +116,11 @@ void AddressMap::replace(std::span<const Mapping> batch) {
     }
     prefetch({joined, count});
     for (size_t k = 0; k < count; ++k) {
-      removeVirtual(joined[k].disk, joined[k].virt);
-      add(joined[k].disk, joined[k].virt, joined[k].place, joined[k].state, joined[k].shared);
+      const Mapping& each = joined[k];
+      removeVirtual(each.disk, each.virt);
+      changed(each.disk, each.virt);
+      disks_[each.disk]->layers[0].assign(each.virt, {each.place, each.state, false, each.shared});
+      addReverse(each.disk, each.virt, each.place);
     }
   });
 }

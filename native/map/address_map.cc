@@ -223,9 +223,18 @@ void AddressMap::insertReverse(DeviceKey device, Range phys, const Reverse& valu
   }
 }
 
+namespace {
+template <class Layers>
+bool anyMeets(const Layers& layers, Range range) {
+  return layers[0].meets(range) ||
+         (!layers.upperEmpty() &&
+          std::any_of(layers.begin() + 1, layers.end(), [&](const auto& layer) { return layer.meets(range); }));
+}
+}  // namespace
+
 void AddressMap::addForward(DiskKey disk, Range virt, const Forward& value) {
   auto& layers = disks_[disk]->layers;
-  if (std::any_of(layers.begin(), layers.end(), [&](const auto& layer) { return layer.meets(virt); })) {
+  if (anyMeets(layers, virt)) {
     eraseForward(disk, virt, value.place);
     insertForward(disk, virt, value);
   } else {
@@ -236,7 +245,7 @@ void AddressMap::addForward(DiskKey disk, Range virt, const Forward& value) {
 void AddressMap::addReverse(DiskKey disk, Range virt, Place place) {
   const Range phys{place.offset, place.offset + virt.length()};
   auto& layers = devices_[place.device]->layers;
-  if (std::any_of(layers.begin(), layers.end(), [&](const auto& layer) { return layer.meets(phys); })) {
+  if (anyMeets(layers, phys)) {
     eraseReverse(place.device, phys, {disk, virt.begin});
     insertReverse(place.device, phys, {disk, virt.begin});
   } else {
@@ -255,6 +264,7 @@ void AddressMap::add(DiskKey disk, Range virt, Place place, State state, bool sh
 
 void AddressMap::removeVirtual(DiskKey disk, Range virt) {
   for (auto& layer : disks_[disk]->layers) {
+    if (layer.empty()) continue;
     bool any = false;
     layer.each(virt, [&](Range part, const Forward& value) {
       any = true;
