@@ -1,21 +1,20 @@
 // Completion events, as they come from the native ring: records of doubles, decoded when they are looked at.
 import type { Names } from './map.js';
 
-/** The layout of native/map/event_ring.h. */
-const Word = {
-  words: 0,
-  op: 1,
-  status: 2,
-  disk: 3,
-  diskOffset: 4,
-  length: 5,
-  submitted: 6,
-  firstIssued: 7,
-  lastCompleted: 8,
-  completed: 9,
-  pieces: 10,
-  head: 11,
-} as const;
+// The layout of native/map/event_ring.h, in constants, and no function to read a word: getters have to be small for V8 to
+// inline all of them that a reader uses.
+const WORDS = 0;
+const OP = 1;
+const STATUS = 2;
+const DISK = 3;
+const DISK_OFFSET = 4;
+const LENGTH = 5;
+const SUBMITTED = 6;
+const FIRST_ISSUED = 7;
+const LAST_COMPLETED = 8;
+const COMPLETED = 9;
+const PIECES = 10;
+const HEAD = 11;
 const PIECE_WORDS = 4;
 
 export type Operation = 'read' | 'write' | 'flush' | 'discard' | 'writeZeroes';
@@ -46,13 +45,15 @@ export class PieceCursor implements Piece {
   readonly #names: Names;
   #record = 0;
   #at = 0;
+  #deviceKey = -1; // as Completion's disk
+  #deviceName = '';
 
   /** @internal */
   static moveTo: (cursor: PieceCursor, record: number, index: number) => void;
   static {
     PieceCursor.moveTo = (cursor, record, index) => {
       cursor.#record = record;
-      cursor.#at = record + Word.head + PIECE_WORDS * index;
+      cursor.#at = record + HEAD + PIECE_WORDS * index;
     };
   }
 
@@ -63,7 +64,12 @@ export class PieceCursor implements Piece {
   }
 
   get device(): string {
-    return this.#names.device(this.#words[this.#at] as number);
+    const key = this.#words[this.#at] as number;
+    if (key !== this.#deviceKey) {
+      this.#deviceName = this.#names.device(key);
+      this.#deviceKey = key;
+    }
+    return this.#deviceName;
   }
   get offset(): number {
     return this.#words[this.#at + 1] as number;
@@ -73,7 +79,7 @@ export class PieceCursor implements Piece {
   }
   get diskOffset(): number | undefined {
     const position = this.#words[this.#at + 3] as number;
-    return position < 0 ? undefined : (this.#words[this.#record + Word.diskOffset] as number) + position;
+    return position < 0 ? undefined : (this.#words[this.#record + DISK_OFFSET] as number) + position;
   }
 
   toObject(): Piece {
@@ -106,6 +112,9 @@ export class Completion implements CompletionRecord {
   readonly #names: Names;
   readonly #piece: PieceCursor;
   #at = 0;
+  // Of the disk that was asked for last: most often the next one's.
+  #diskKey = -1;
+  #diskName = { vm: '', name: '' };
 
   /** @internal */
   static moveTo: (cursor: Completion, at: number) => void;
@@ -122,47 +131,52 @@ export class Completion implements CompletionRecord {
     this.#piece = new PieceCursor(words, names);
   }
 
-  #word(index: number): number {
-    return this.#words[this.#at + index] as number;
+  #disk(): { vm: string; name: string } {
+    const key = this.#words[this.#at + DISK] as number;
+    if (key !== this.#diskKey) {
+      this.#diskName = this.#names.disk(key);
+      this.#diskKey = key;
+    }
+    return this.#diskName;
   }
 
   get vm(): string {
-    return this.#names.disk(this.#word(Word.disk)).vm;
+    return this.#disk().vm;
   }
   get disk(): string {
-    return this.#names.disk(this.#word(Word.disk)).name;
+    return this.#disk().name;
   }
   get offset(): number {
-    return this.#word(Word.diskOffset);
+    return this.#words[this.#at + DISK_OFFSET] as number;
   }
   get length(): number {
-    return this.#word(Word.length);
+    return this.#words[this.#at + LENGTH] as number;
   }
   get op(): Operation {
-    return OPERATIONS[this.#word(Word.op)] as Operation;
+    return OPERATIONS[this.#words[this.#at + OP] as number] as Operation;
   }
   get status(): number {
-    return this.#word(Word.status);
+    return this.#words[this.#at + STATUS] as number;
   }
   get submitted(): number {
-    return this.#word(Word.submitted);
+    return this.#words[this.#at + SUBMITTED] as number;
   }
   get firstIssued(): number {
-    return this.#word(Word.firstIssued);
+    return this.#words[this.#at + FIRST_ISSUED] as number;
   }
   get lastCompleted(): number {
-    return this.#word(Word.lastCompleted);
+    return this.#words[this.#at + LAST_COMPLETED] as number;
   }
   get completed(): number {
-    return this.#word(Word.completed);
+    return this.#words[this.#at + COMPLETED] as number;
   }
 
   get pieceCount(): number {
-    return this.#word(Word.pieces);
+    return this.#words[this.#at + PIECES] as number;
   }
   /** One of the pieces, 0 … pieceCount - 1, without making an object for it: the same cursor each time. */
   piece(index: number): PieceCursor {
-    if (!(index >= 0 && index < this.pieceCount && Number.isInteger(index))) {
+    if (index >>> 0 !== index || index >= this.pieceCount) {
       throw new RangeError(`index must be an integer from 0 to ${this.pieceCount - 1}, and is ${index}`);
     }
     PieceCursor.moveTo(this.#piece, this.#at, index);
@@ -198,7 +212,7 @@ class BatchIterator implements IterableIterator<Completion> {
   next(): IteratorResult<Completion, undefined> {
     if (this.#at >= this.#end) return { done: true, value: undefined };
     Completion.moveTo(this.#cursor, this.#at);
-    this.#at += this.#words[this.#at + Word.words] as number;
+    this.#at += this.#words[this.#at + WORDS] as number;
     return { done: false, value: this.#cursor };
   }
 

@@ -23,17 +23,19 @@ bool EventRing::commit(size_t words) {
 }
 
 size_t EventRing::drain(double* out, size_t room) {
-  uint64_t head = head_.load(std::memory_order_relaxed);
+  const uint64_t head = head_.load(std::memory_order_relaxed);
   const uint64_t tail = tail_.load(std::memory_order_acquire);
-  size_t copied = 0;
-  while (head < tail) {
-    size_t words = static_cast<size_t>(words_[head & mask_]);
-    if (words > room - copied) break;
-    for (size_t i = 0; i < words; ++i) out[copied++] = words_[(head + i) & mask_];
-    head += words;
+  size_t count = 0;
+  while (head + count < tail) {
+    const size_t words = static_cast<size_t>(words_[(head + count) & mask_]);
+    if (words > room - count) break;
+    count += words;
   }
-  head_.store(head, std::memory_order_release);
-  return copied;
+  const size_t from = head & mask_, first = std::min(count, mask_ + 1 - from);
+  std::copy_n(&words_[from], first, out);
+  std::copy_n(&words_[0], count - first, out + first);
+  head_.store(head + count, std::memory_order_release);
+  return count;
 }
 
 bool EventRing::arm() {

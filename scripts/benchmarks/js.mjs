@@ -1,4 +1,5 @@
 // What crosses into JavaScript: completion events, promises, and the time to the first I/O.
+import { constants } from 'node:fs';
 import { open as openFile } from 'node:fs/promises';
 import { attachLoop, openHost, openMap, runWorkload } from 'stratamap';
 import { emptyFile, folderInMemory, options, ownCpu, Report } from './harness.mjs';
@@ -48,15 +49,17 @@ async function events(take) {
 let sink = 0;
 function byCursor(batch) {
   let count = 0;
+  let sum = 0; // on its own: what a closure holds is a new number object each time
   for (const each of batch) {
-    sink += each.offset + each.length + each.status + each.submitted + each.firstIssued + each.lastCompleted;
-    sink += each.completed + each.vm.length + each.disk.length + each.op.length;
+    sum += each.offset + each.length + each.status + each.submitted + each.firstIssued + each.lastCompleted;
+    sum += each.completed + each.vm.length + each.disk.length + each.op.length;
     for (let i = 0; i < each.pieceCount; ++i) {
       const { offset, length, device, diskOffset } = each.piece(i);
-      sink += offset + length + device.length + (diskOffset ?? 0);
+      sum += offset + length + device.length + (diskOffset ?? 0);
     }
     count += 1;
   }
+  sink += sum;
   return count;
 }
 const kept = [];
@@ -82,11 +85,27 @@ await report.run({
 // --- promises: reads of 4 KiB at random, 32 at a time, of one device by all; in batches, two of them at a time
 const DEPTH = 32;
 const SPAN = 64 * MiB;
-async function reads(read, atOnce = 1) {
+
+// O_DIRECT asks for addresses that Node does not tell: those that it takes are found by trying.
+async function alignedViews(file) {
+  const memory = new Uint8Array((DEPTH + 1) * 4096);
+  for (let at = 0; at < 4096; at += 8) {
+    const views = Array.from({ length: DEPTH }, (_, i) => memory.subarray(at + i * 4096, at + (i + 1) * 4096));
+    const fits = await file.read(views[0], 0, 4096, 0).then(
+      () => true,
+      () => false,
+    );
+    if (fits) return views;
+  }
+  throw new Error('no address was aligned');
+}
+
+async function reads(read, views, atOnce = 1) {
   const operations = quick ? 20_000 : 150_000;
   const batches = Array.from({ length: DEPTH / atOnce }, () =>
-    Array.from({ length: atOnce }, () => ({ op: 'read', offset: 0, view: Buffer.alloc(4096) })),
+    Array.from({ length: atOnce }, () => ({ op: 'read', offset: 0, view: undefined })),
   );
+  for (const [i, each] of batches.flat().entries()) each.view = views[i];
   let left = operations;
   let seed = 1;
   const next = () => {
@@ -110,9 +129,11 @@ async function reads(read, atOnce = 1) {
   const submit = async (batch) => {
     for (const error of await disk.submit(batch)) if (error) throw error;
   };
-  const { constants } = await import('node:fs');
-  // Through the page cache: to go past it, buffers have to be aligned, and Node's are not.
-  const file = await openFile(path, constants.O_RDONLY);
+  const buffers = Array.from({ length: DEPTH }, () => Buffer.alloc(4096));
+  // As ours, past the page cache; and through it, where after the first 64 MiB no device is asked any more.
+  const file = await openFile(path, constants.O_RDONLY | constants.O_DIRECT);
+  const aligned = await alignedViews(file);
+  const cached = await openFile(path, constants.O_RDONLY);
   await report.run({
     name: 'reads by promise, depth 32',
     measures: [
@@ -121,18 +142,23 @@ async function reads(read, atOnce = 1) {
     ],
     contenders: [
       {
-        name: 'fs.promises FileHandle.read',
-        round: () => reads(([{ offset, view }]) => file.read(view, 0, 4096, offset)),
+        name: 'fs.promises FileHandle.read, O_DIRECT',
+        round: () => reads(([{ offset, view }]) => file.read(view, 0, 4096, offset), aligned),
       },
       {
         name: 'disk.read into a view',
-        round: () => reads(([{ offset, view }]) => disk.read(offset, view)),
+        round: () => reads(([{ offset, view }]) => disk.read(offset, view), buffers),
         goals: { IOPS: { ratio: 'least', is: 2 }, 'CPU of the process': { ratio: 'most', is: 0.333 } },
       },
-      { name: 'disk.submit, batches of 16', round: () => reads(submit, 16) },
+      { name: 'disk.submit, batches of 16', round: () => reads(submit, buffers, 16) },
+      {
+        name: 'fs.promises FileHandle.read, cached',
+        round: () => reads(([{ offset, view }]) => cached.read(view, 0, 4096, offset), buffers),
+      },
     ],
   });
   await file.close();
+  await cached.close();
   await close();
 }
 
