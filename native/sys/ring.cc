@@ -93,7 +93,7 @@ struct Ring::State {
   uint32_t flags = 0;  // of kFlagSteps
   uint32_t inFlight = 0;
   bool looked = false;  // in the last enter()
-  uintptr_t base = 0;  // of the registered region
+  uintptr_t base = 0;   // of the registered region
   uint64_t bytes = 0;
   std::vector<int> freeFiles;
   std::vector<Completion> early;  // taken from a full completion queue while submitting; reap() delivers them
@@ -220,9 +220,9 @@ void Ring::enter(uint64_t timeout) {
     io_uring_get_events(ring);
     if (io_uring_cq_ready(ring) > 0) return;
   }
-  // Not one call to submit and to wait: on the way back from the first the kernel may run the worker that the submission
-  // woke, on this CPU, and the wait then finds what is complete. A thread that sleeps inside the call has its worker
-  // woken on another CPU, and is woken from there (x0.4 at depth 1 on a loop device).
+  // Not one call to submit and to wait: on the way back from the first the kernel may run the worker that the
+  // submission woke, on this CPU, and the wait then finds what is complete. A thread that sleeps inside the call has
+  // its worker woken on another CPU, and is woken from there (x0.4 at depth 1 on a loop device).
   if (timeout == 0 || queued > 0) io_uring_submit_and_get_events(ring);
   if (timeout == 0 || !state_->early.empty() || io_uring_cq_ready(ring) > 0) return;
   if (timeout == kForever) {

@@ -1,5 +1,5 @@
-// One io_uring, as little as the host needs of it: registered files and buffers, a few operations, one system call for
-// submission and waiting, completions in batches.
+// One io_uring, as little as the host needs of it: registered files and buffers, a few operations, submission and
+// completions in batches.
 //
 // Thread contract: create() runs on the thread that will use the ring, and everything else is called on that thread:
 // the kernel refuses others (SINGLE_ISSUER). Invariants: a RingOp belongs to the ring from queue() until its `done` has
@@ -71,7 +71,8 @@ class Ring {
   // Queues an operation for the next enter(); submits what is queued where there is no more room.
   void queue(RingOp* op, const RingEntry& entry);
   uint32_t inFlight() const;  // queued, submitted, or completed but not reaped
-  // Submits what is queued and lets the kernel deliver completions; with `timeout` (ns) waits for at least one.
+  // Submits what is queued and lets the kernel deliver completions; with `timeout` (ns) waits for at least one. Where
+  // one is there without, a small submission may be left for the next call.
   void enter(uint64_t timeout);
   // Runs `done` of what has completed, at most one batch; returns how many.
   uint32_t reap();
