@@ -51,6 +51,16 @@ Group cpuGroup(PathRig& rig, const std::string& name, const std::string& pattern
   return group;
 }
 
+double elapsed(PathRig& rig, const std::string& pattern, uint64_t operations, bool probed) {
+  if (probed) {
+    rig.attach({});
+    rig.fill(kFill);
+  }
+  const double cost = rig.run(pattern, operations, nextSeed()).elapsed;
+  rig.detach();
+  return cost;
+}
+
 Group elapsedGroup(PathRig& one, PathRig& two, const std::string& pattern, uint64_t operations) {
   Group group{"null devices, " + pattern, "ns", {"elapsed per I/O"}, {}};
   for (const bool probed : {false, true}) {
@@ -59,18 +69,26 @@ Group elapsedGroup(PathRig& one, PathRig& two, const std::string& pattern, uint6
           std::string(rig == &one ? "one I/O thread" : "two I/O threads, a disk each") + (probed ? ", with probe" : "");
       group.contenders.push_back({title,
                                   [rig, probed, pattern, operations] {
-                                    if (probed) {
-                                      rig->attach({});
-                                      rig->fill(kFill);
-                                    }
-                                    const double cost = rig->run(pattern, operations, nextSeed()).elapsed;
-                                    rig->detach();
-                                    return std::vector<double>{cost};
+                                    return std::vector<double>{elapsed(*rig, pattern, operations, probed)};
                                   },
                                   {rig == &two ? 0.0
                                    : probed    ? 200.0
                                                : 100.0}});
     }
+  }
+  return group;
+}
+
+// What a second I/O thread brings, where there are two cores for them: 1.8 times as many I/Os.
+Group threadsGroup(PathRig& one, PathRig& two, const std::string& pattern, uint64_t operations) {
+  Group group{"null devices, " + pattern, "times", {"two I/O threads to one"}, {}};
+  for (const bool probed : {false, true}) {
+    group.contenders.push_back({probed ? "with probe" : "without probe",
+                                [&one, &two, probed, pattern, operations] {
+                                  const double alone = elapsed(one, pattern, operations, probed);
+                                  return std::vector<double>{elapsed(two, pattern, operations, probed) / alone};
+                                },
+                                {1 / 1.8}});
   }
   return group;
 }
@@ -122,7 +140,10 @@ int main(int argc, char** argv) {
     PathOptions options;
     options.threads = 2;
     PathRig two(options);
-    for (const char* pattern : {"randread", "randwrite"}) report.run(elapsedGroup(one, two, pattern, some));
+    for (const char* pattern : {"randread", "randwrite"}) {
+      report.run(elapsedGroup(one, two, pattern, some));
+      report.run(threadsGroup(one, two, pattern, some / 2));
+    }
   }
   return arguments.json.empty() || report.write(arguments.json) ? 0 : 1;
 }

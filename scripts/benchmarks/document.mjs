@@ -2,6 +2,7 @@
 // Usage: document.mjs FOLDER FILE
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { goalsTable } from './goals.mjs';
 import { short, wordsOf } from './harness.mjs';
 import { plot } from './plot.mjs';
 
@@ -21,10 +22,13 @@ let out = `# Performance
 Made by \`npm run bench\` (\`scripts/benchmarks/document.mjs\`); do not edit. Contenders run in turn, each figure is the
 median of all rounds with its quartiles, each ratio the median of the ratios to the first contender of the same round.
 `;
+const results = {};
 for (const name of NAMES) {
   const from = path.join(folder, `${name}.json`);
-  if (!existsSync(from)) continue;
-  const result = JSON.parse(readFileSync(from, 'utf8'));
+  if (existsSync(from)) results[name] = JSON.parse(readFileSync(from, 'utf8'));
+}
+out += `\n## Goals\n\n${goalsTable(results)}`;
+for (const [name, result] of Object.entries(results)) {
   const { machine, rounds, skipped, groups } = result;
   if (groups.length === 0) continue;
   writeFileSync(path.join(path.dirname(file), `${name}.svg`), await plot(result));
