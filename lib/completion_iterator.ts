@@ -10,16 +10,20 @@ const BATCH_WORDS = 65536;
 /** While completions come, a consumer that has taken all of them looks again after so many ms, and asks to be woken only
  * where it finds none: being woken for each would cost the I/O thread more than the I/O. */
 const GATHER = 1;
+/** Words of a buffer that is worth that: of several times what comes meanwhile, at a million a second. */
+const GATHERING = 2 ** 17;
 
 /** A consumer's place at a probe. It does not know the consumer, who may so be found to be garbage. */
 export class Subscription {
   readonly handle: ProbeHandle;
+  readonly words: number;
   #over = false;
 
   /** `words`: room for what has not been taken yet, a power of two. */
   constructor(handle: ProbeHandle, words: number) {
     native.probeListen(handle, words);
     this.handle = handle;
+    this.words = words;
   }
 
   get over(): boolean {
@@ -82,7 +86,7 @@ export class Completions implements AsyncIterableIterator<CompletionBatch> {
       const count = native.probeDrain(handle, this.#words);
       if (count > 0) {
         CompletionBatch.fill(this.#batch, count);
-        this.#flowing = true;
+        this.#flowing = this.#subscription.words >= GATHERING;
         return { done: false, value: this.#batch };
       }
       if (last) {

@@ -152,8 +152,8 @@ class Probe extends Handle {
   }
 
   /**
-   * What the disks complete from this call on, in batches, at the pace of their consumer, but at least a millisecond of
-   * them while they come. A batch and its cursor are reused: they hold until the next batch is asked for. Ends when the
+   * What the disks complete from this call on, in batches: what comes after a pause at once, then what came in each
+   * millisecond or two. A batch and its cursor are reused: they hold until the next batch is asked for. Ends when the
    * probe is detached and everything has been taken. Completions that are not taken in time are dropped, and counted in
    * `stats.eventsDropped`. One consumer at a time: it makes room for the next when it leaves its `for await`, or calls
    * `return`.

@@ -54,14 +54,14 @@ uint32_t scattered(uint64_t i, int bits) {
   return static_cast<uint32_t>(i);
 }
 
-// Blocks of the disk are overwritten now and then; each write goes to a place of its own, as those of a log do. 2^bits
-// blocks.
-Load randomLoad(size_t count, int bits) {
-  Load load{"random", {}, {}};
+// Blocks of the disk are overwritten now and then; each write goes to a place of its own, as those of a log do, or to
+// one at random, so that some have several owners, as where blocks are deduplicated. 2^bits blocks.
+Load randomLoad(size_t count, int bits, bool sharing) {
+  Load load{sharing ? "random, places shared by some" : "random", {}, {}};
   std::mt19937_64 random(1);
   for (size_t i = 0; i < count; ++i) {
     load.virt.push_back(static_cast<uint32_t>(random() >> (64 - bits)));
-    load.place.push_back(scattered(i, bits));
+    load.place.push_back(sharing ? static_cast<uint32_t>(random() >> (64 - bits)) : scattered(i, bits));
   }
   return load;
 }
@@ -248,10 +248,11 @@ int main(int argc, char** argv) {
   const bool quick = arguments.quick;
   const size_t count = kBatch * (quick ? kBatches / 10 : kBatches);
   const int bits = quick ? 25 : 28;
-  const Load atRandom = randomLoad(count, bits), few = randomLoad(count / 5, bits),
-             inOrder = sequentialLoad(kBatch * kBatches), dense = denseLoad(count);
-  const Load askedAtRandom = someOf(atRandom), askedFew = someOf(few), askedInOrder = someOf(inOrder),
-             askedDense = someOf(dense);
+  const Load atRandom = randomLoad(count, bits, false), few = randomLoad(count / 5, bits, false),
+             sharing = randomLoad(count, bits, true), inOrder = sequentialLoad(kBatch * kBatches),
+             dense = denseLoad(count);
+  const Load askedAtRandom = someOf(atRandom), askedSharing = someOf(sharing), askedFew = someOf(few),
+             askedInOrder = someOf(inOrder), askedDense = someOf(dense);
 
   bench::Idler idler;
   bench::Report report("map", 7, arguments.only);
@@ -273,8 +274,8 @@ int main(int argc, char** argv) {
       "address map, both directions",
       "ns",
       {"update", "locate", "owners"},
-      {bothDirections(atRandom, askedAtRandom, {200, 150, 150}), bothDirections(inOrder, askedInOrder, {15}),
-       bothDirections(dense, askedDense, {200, 150, 150})}};
+      {bothDirections(atRandom, askedAtRandom, {200, 150, 150}), bothDirections(sharing, askedSharing, {200, 150, 150}),
+       bothDirections(inOrder, askedInOrder, {15}), bothDirections(dense, askedDense, {200, 150, 150})}};
   const bench::Group whole{"memory, address map, both directions",
                            "bytes a mapping",
                            {"after all"},

@@ -22,7 +22,8 @@ constexpr uint32_t kBatch = 256;                      // completions per reap
 constexpr uint64_t kBufferChunk = uint64_t{1} << 30;  // bytes: the kernel registers no larger buffer
 constexpr uint32_t kMaxCompletions = 65536;           // the kernel's IORING_MAX_CQ_ENTRIES
 
-constexpr uint32_t kFew = 4, kMany = 16;
+constexpr uint32_t kFew = 4, kMany = 16;  // operations: of a small submission, and in flight beside it
+constexpr uintptr_t kWaits = 1;           // beside the address of an operation that waits, in its user data
 
 constexpr uint32_t kFewest = 32;  // entries of a ring that is worth having
 
@@ -92,8 +93,9 @@ struct Ring::State {
   io_uring ring{};
   uint32_t flags = 0;  // of kFlagSteps
   uint32_t inFlight = 0;
-  bool looked = false;  // in the last enter()
-  uintptr_t base = 0;   // of the registered region
+  uint32_t waiting = 0;  // of them, those that wait for somebody else's doing
+  bool looked = false;   // in the last enter()
+  uintptr_t base = 0;    // of the registered region
   uint64_t bytes = 0;
   std::vector<int> freeFiles;
   std::vector<Completion> early;  // taken from a full completion queue while submitting; reap() delivers them
@@ -102,7 +104,9 @@ struct Ring::State {
     io_uring_cqe* cqes[kBatch];
     const uint32_t count = io_uring_peek_batch_cqe(&ring, cqes, std::min(room, kBatch));
     for (uint32_t i = 0; i < count; ++i) {
-      out[i] = {reinterpret_cast<RingOp*>(io_uring_cqe_get_data(cqes[i])), cqes[i]->res};
+      const uint64_t data = io_uring_cqe_get_data64(cqes[i]);
+      waiting -= data & kWaits;
+      out[i] = {reinterpret_cast<RingOp*>(data & ~kWaits), cqes[i]->res};
     }
     io_uring_cq_advance(&ring, count);
     return count;
@@ -111,7 +115,7 @@ struct Ring::State {
   // A submission that is small beside what is in flight waits for one look at what has completed meanwhile, and becomes
   // larger: for each the kernel wakes its workers anew.
   bool worthALook(uint32_t queued) {
-    looked = !looked && queued > 0 && queued < kFew && inFlight >= kMany;
+    looked = !looked && queued > 0 && queued < kFew && inFlight - waiting >= kMany;
     return looked;
   }
 
@@ -206,8 +210,10 @@ void Ring::queue(RingOp* op, const RingEntry& entry) {
   if (entry.code == RingCode::kReadFixed || entry.code == RingCode::kWriteFixed) {
     sqe->buf_index = (reinterpret_cast<uintptr_t>(entry.data) - state_->base) / kBufferChunk;
   }
-  io_uring_sqe_set_data(sqe, op);
+  const uintptr_t waits = entry.waits || entry.code == RingCode::kAccept ? kWaits : 0;
+  io_uring_sqe_set_data64(sqe, reinterpret_cast<uintptr_t>(op) | waits);
   ++state_->inFlight;
+  state_->waiting += waits;
 }
 
 uint32_t Ring::inFlight() const { return state_->inFlight; }

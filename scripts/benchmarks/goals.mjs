@@ -2,10 +2,11 @@
 // the profiles show, and what was tried. docs/performance.md begins with it.
 import { short, wordsOf } from './harness.mjs';
 
-const SUBMISSION = `More than nine tenths of the process's time is the kernel's: what it takes to submit an I/O of a loop
-device, to wake its worker, and to sleep. fio's is the same; our own part is 0.1 µs, fio's 0.3. Tried: a table of files and
-registered buffers, submissions of a pass in one call, no times of access, a look for completions before a small
-submission; waiting for several completions at a time costs a timer, which is dearer here than what it saves.`;
+const SUBMISSION = `More than nine tenths of the process's time is the kernel's: to submit an I/O of a loop device, to wake its
+worker, to switch to it and to sleep. fio pays the same for each submission, and spends more between two of them (reading
+clocks), so that more completions gather for the next: what our own part saves, smaller submissions cost. Tried: registered
+files and buffers, submission and wait in two calls (depth 1: twice as many I/Os), no times of access, a look for
+completions before a small submission; to wait for several completions takes a timer, which costs more here than it saves.`;
 const PATH = `Some 2,000 instructions, at five a cycle, spread over recording, doubt, association, look-up and ledger: no
 file has more than a sixth of them. Tried: one lock for its owner without an atomic operation, sets that answer by a count,
 single stores instead of cleared records, the place asked for once, -O3, link-time optimisation (no gain); reads of what the
@@ -46,7 +47,7 @@ hide that behind. Tried: fetching ahead in three steps, four requests apart; lar
 hands, so do the lines behind it, at 280 ns each. Tried: a lock that costs its owner nothing (it helps one thread), and
 spinning before sleeping (worse); a map for each I/O thread's volumes would have to come.`,
   ],
-  ['device', /against fio, IOPS/, 'loop device, beside fio: IOPS', SUBMISSION],
+  ['device', /against fio, IOPS/, 'loop device, beside fio, each from rest: IOPS', SUBMISSION],
   ['device', /against fio, CPU of the process/, 'loop device, beside fio: CPU of the process', SUBMISSION],
   [
     'device',
@@ -60,8 +61,7 @@ piece, and all that made the path shorter (above).`,
     'nbd',
     /./,
     'NBD, beside the best of nbdkit, qemu-nbd and qemu-storage-daemon',
-    `At depth 32 a client's requests come a few at a time: what the server spends is receiving, sending and the loop device's
-submission, one system call for each few. At depth 128 they are shared by more.`,
+    NBD,
   ],
   [
     'kernel',
@@ -70,9 +70,15 @@ submission, one system call for each few. At depth 128 they are shared by more.`
     `Two runs of a BPF program for each I/O of each device, 30 ns each, and the map asked and told for each request.`,
   ],
   ['js', /^completion events/, 'completion events in JavaScript'],
-  ['js', /^reads by promise/, 'disk.read by promises at depth 32, beside fs.promises'],
+  ['js', /^reads by promise/, 'disk.read by promises at depth 32, beside fs.promises with O_DIRECT'],
   ['map', /^memory/, 'the map: memory'],
-  ['map', /update|locate|owners/, 'the map: updates and look-ups, both directions, in batches of 32'],
+  [
+    'map',
+    /update|locate|owners/,
+    'the map: updates and look-ups, both directions, by its batches of 32',
+    `A place of several owners stands in several layers, and while there are such places each answer looks into two: twice the
+memory that is waited for. Tried: all layers fetched at once for a batch, empty ones left out.`,
+  ],
   ['js', /^start/, 'from openHost to the first I/O'],
 ];
 

@@ -100,7 +100,7 @@ Failure openFile(const DeviceSpec& spec, OpenFile* file, DeviceFacts* facts) {
                           : openFailed(spec, errno);
   }
   // No time of access: it costs each read some 60 ns. Others than the owner are refused it, and go on without.
-  fcntl(file->fd, F_SETFL, fcntl(file->fd, F_GETFL) | O_NOATIME);
+  if (const int now = fcntl(file->fd, F_GETFL); now >= 0) fcntl(file->fd, F_SETFL, now | O_NOATIME);
   Failure failed;
   if (kind == BlockKind::kRegularFile && exclusive && flock(file->fd, LOCK_EX | LOCK_NB) != 0) {
     failed = errno == EWOULDBLOCK ? busy(spec, "another program has locked it") : openFailed(spec, errno);
