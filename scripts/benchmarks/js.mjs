@@ -130,7 +130,7 @@ async function reads(read, views, atOnce = 1) {
     for (const error of await disk.submit(batch)) if (error) throw error;
   };
   const buffers = Array.from({ length: DEPTH }, () => Buffer.alloc(4096));
-  // As ours, past the page cache; and through it, where after the first 64 MiB no device is asked any more.
+  // As ours, past the page cache (by libuv's four threads: with 16 or 32 of them it gets slower here); and through it, where after the first 64 MiB no device is asked any more.
   const file = await openFile(path, constants.O_RDONLY | (root ? constants.O_DIRECT : 0)); // memory takes no O_DIRECT
   const aligned = root ? await alignedViews(file) : buffers;
   const cached = await openFile(path, constants.O_RDONLY);

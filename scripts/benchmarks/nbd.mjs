@@ -11,7 +11,7 @@ import { emptyFile, folderInMemory, isInstalled, options, outputOf, Report, runF
 const MiB = 2 ** 20;
 const DISK = 128 * MiB;
 const { quick, only, json } = options();
-const seconds = quick ? 0.2 : 1;
+const seconds = quick ? 0.2 : 0.7;
 const report = new Report('nbd', quick ? 2 : 7, only);
 const folder = folderInMemory();
 const bench = path.resolve(import.meta.dirname, '../../out/plain/bench');
