@@ -25,15 +25,13 @@ bool EventRing::commit(size_t words) {
 size_t EventRing::drain(double* out, size_t room) {
   const uint64_t head = head_.load(std::memory_order_relaxed);
   const uint64_t tail = tail_.load(std::memory_order_acquire);
-  size_t count = 0;
-  while (head + count < tail) {
-    const size_t words = static_cast<size_t>(words_[(head + count) & mask_]);
-    if (words > room - count) break;
-    count += words;
-  }
-  const size_t from = head & mask_, first = std::min(count, mask_ + 1 - from);
+  const size_t most = static_cast<size_t>(std::min<uint64_t>(room, tail - head));
+  const size_t from = head & mask_, first = std::min(most, mask_ + 1 - from);
   std::copy_n(&words_[from], first, out);
-  std::copy_n(&words_[0], count - first, out + first);
+  std::copy_n(&words_[0], most - first, out + first);
+  // As many as are whole: looked for where they are in the cache by now.
+  size_t count = 0;
+  while (count < most && static_cast<size_t>(out[count]) <= most - count) count += static_cast<size_t>(out[count]);
   head_.store(head + count, std::memory_order_release);
   return count;
 }

@@ -47,7 +47,8 @@ class EventRing {
   // Publishes; returns whether the consumer asked to be woken (once).
   bool commit(size_t words);
 
-  // --- consumer. Copies whole records, at most `room` words, and returns how many words were copied.
+  // --- consumer. Copies whole records, at most `room` words, and returns how many words they are; what lies behind
+  // them in `out` is nothing.
   size_t drain(double* out, size_t room);
   // Asks for one wake-up by the next commit. Returns false if there is something to drain already.
   bool arm();
