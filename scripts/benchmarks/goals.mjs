@@ -75,7 +75,7 @@ send, long payloads received where they go, the file's own calls where they do n
     'js',
     /^completion events/,
     'completion events in JavaScript',
-    `Of 50 ns, 15 are the copy out of the ring, which has left the caches, and the rest V8's for 15 fields, all of it inlined.
+    `Of 50 ns, some 10 are the copy out of the ring, which has left the caches, and the rest V8's for 15 fields, all of it inlined.
 Tried: names kept from event to event, getters small enough to be inlined, the copy in one piece.`,
   ],
   ['js', /^reads by promise/, 'disk.read by promises at depth 32, beside fs.promises with O_DIRECT'],
