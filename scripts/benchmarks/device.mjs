@@ -59,8 +59,8 @@ function fio(pattern, depth) {
 }
 
 async function stratamap(pattern, queueDepth, seed) {
-  // From rest, as fio's process: at depth 1 the kernel's scheduler goes on as it began for seconds, with all on one CPU, or
-  // with wake-ups between two of them, which takes three times as long.
+  // From rest, as fio's process: at depth 1 the kernel's scheduler goes on as it began for seconds, with all on one CPU,
+  // or with wake-ups between two of them, which takes three times as long.
   await delay(200);
   const busy = machineCpu();
   const own = ownCpu();

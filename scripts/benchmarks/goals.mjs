@@ -96,20 +96,16 @@ where a hypervisor has to give the memory first. Tried: large pages, nothing els
   ],
 ];
 
-/** A row of a benchmark: what its goal is, what was found, and how far beyond the goal that is (above 1: missed). */
+/** A row of a benchmark: what its goal is, what was found, and how far beyond the goal that is. */
 function judged(group, row) {
-  const { name, goal, quartiles } = row;
-  const where = `${group.name}: ${name}`;
-  if (typeof goal === 'number') {
-    const median = quartiles[1];
-    return { where, goal: `≤ ${short(goal)} ${group.unit}`, found: short(median), beyond: median / goal };
-  }
-  const beyond = (goal.ratio ?? goal.value) === 'least' ? goal.is / goal.found : goal.found / goal.is;
+  const { name, goal } = row;
+  const ratio = 'ratio' in goal;
   return {
-    where,
-    goal: wordsOf(goal),
-    found: 'ratio' in goal ? `×${goal.found.toFixed(2)}` : short(goal.found),
-    beyond,
+    where: `${group.name}: ${name}`,
+    goal: ratio ? wordsOf(goal) : `${wordsOf(goal)} ${group.unit}`,
+    found: ratio ? `×${goal.found.toFixed(2)}` : short(goal.found),
+    beyond: (goal.ratio ?? goal.value) === 'least' ? goal.is / goal.found : goal.found / goal.is,
+    met: goal.met,
   };
 }
 
@@ -122,7 +118,7 @@ export function goalsTable(results) {
       .filter(({ name }) => groups.test(name))
       .flatMap((group) => group.rows.filter(({ goal }) => goal !== undefined).map((row) => judged(group, row)));
     if (rows.length === 0) continue;
-    const met = rows.filter(({ beyond }) => beyond <= 1).length;
+    const met = rows.filter((row) => row.met).length;
     const worst = rows.reduce((a, b) => (b.beyond > a.beyond ? b : a));
     if (met < rows.length && why && !reasons.includes(why)) reasons.push(why);
     const verdict = met === rows.length ? 'met' : `**missed**${why ? ` (${reasons.indexOf(why) + 1})` : ''}`;
